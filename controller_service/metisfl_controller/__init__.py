@@ -1,0 +1,1 @@
+"""The controller: schedules rounds, dispatches tasks, aggregates models, keeps checkpoints."""

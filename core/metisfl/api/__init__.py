@@ -1,0 +1,23 @@
+"""The documents of the controller's REST side, shared by those who serve and those who read them."""
+
+from metisfl.api.documents import (
+    FederationDocument,
+    FederationState,
+    GlobalModel,
+    LearnerDocument,
+    MetricValue,
+    ModelDocument,
+    RoundDocument,
+    RoundProgress,
+)
+
+__all__ = [
+    "FederationDocument",
+    "FederationState",
+    "GlobalModel",
+    "LearnerDocument",
+    "MetricValue",
+    "ModelDocument",
+    "RoundDocument",
+    "RoundProgress",
+]

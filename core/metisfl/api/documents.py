@@ -1,0 +1,135 @@
+"""What `/v1/federation`, `/v1/rounds` and `/v1/models` answer.
+
+JSON keys are camelCase like the Federation object itself; times are RFC 3339 in UTC; unknown keys are ignored by
+readers, so that an older command line can watch a newer controller.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+
+class FederationState(StrEnum):
+    """Where the controller stands. `Complete` and `Failed` are final."""
+
+    WAITING_FOR_LEARNERS = "WaitingForLearners"
+    INITIALISING = "Initialising"
+    TRAINING = "Training"
+    EVALUATING = "Evaluating"
+    COMPLETE = "Complete"
+    FAILED = "Failed"
+
+    @property
+    def final(self) -> bool:
+        return self in (FederationState.COMPLETE, FederationState.FAILED)
+
+
+class _Document(BaseModel):
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="ignore", frozen=True)
+
+
+class MetricValue(_Document):
+    """Example-weighted mean of one metric over the learners' held-out data."""
+
+    name: str
+    value: float
+    version: int = Field(description="The model version it belongs to")
+    examples: int = Field(description="Held-out examples behind it")
+
+
+class LearnerDocument(_Document):
+    """One learner as the controller sees it."""
+
+    id: str
+    group: str
+    connected: bool
+    activity: str = Field(description="Idle, Downloading, Evaluating, Training, Uploading, Initialising or Lost")
+    progress: float = 0.0
+    message: str = Field(default="", description="Why it is lost, was refused or failed; empty when all is well")
+    train_examples: int = 0
+    test_examples: int = 0
+    contributions: int = Field(default=0, description="Committed rounds it took part in")
+    last_seen: datetime | None = None
+
+
+class RoundProgress(_Document):
+    """The round being worked on. Round r turns model version r - 1 into version r."""
+
+    number: int
+    attempt: int = 1
+    participants: int = 0
+    contributions: int = 0
+    quorum: int = 0
+    started_at: datetime
+    deadline_at: datetime | None = None
+
+
+class GlobalModel(_Document):
+    """A committed model version."""
+
+    version: int
+    sha256: str
+    location: str = Field(description="File name in the controller's state directory")
+    bytes: int
+
+
+class FederationDocument(_Document):
+    """`GET /v1/federation`: everything a status display needs, in one read."""
+
+    name: str
+    uid: str
+    incarnation: int = Field(description="How often a controller has started on this state directory")
+    state: FederationState
+    reason: str = Field(default="", description="CamelCase word: why it waits, completed or failed")
+    message: str = ""
+    current_round: int = Field(default=0, description="Last committed round, plus one while a round is open")
+    max_rounds: int
+    committed_rounds: int = 0
+    round: RoundProgress | None = None
+    learners: list[LearnerDocument] = []
+    desired_learners: int = 0
+    metrics: list[MetricValue] = Field(
+        default=[],
+        description="Of the newest evaluated version, or of the published one when complete",
+    )
+    global_model: GlobalModel | None = Field(default=None, description="Newest version, or the published one")
+    bytes_sent: int = 0
+    bytes_received: int = 0
+    start_time: datetime | None = None
+    completion_time: datetime | None = None
+
+
+class RoundDocument(_Document):
+    """One committed round, as `GET /v1/rounds` lists them."""
+
+    number: int
+    version: int
+    started_at: datetime
+    ended_at: datetime
+    attempts: int = 1
+    participants: list[str]
+    contributors: list[str]
+    lost: list[str] = []
+    phase_seconds: dict[str, float] = Field(
+        default={},
+        description="train, aggregate, commit: wall-clock seconds of the round's phases",
+    )
+    train_metrics: dict[str, float] = Field(default={}, description="Example-weighted means of the learners' reports")
+    metrics: list[MetricValue] = Field(default=[], description="Of the version this round made, once evaluated")
+    bytes_received: int = 0
+    bytes_sent: int = 0
+
+
+class ModelDocument(_Document):
+    """A stored model version, as `GET /v1/models` lists them."""
+
+    version: int
+    sha256: str
+    bytes: int
+    created_at: datetime
+    metrics: list[MetricValue] = []
+    published: bool = False

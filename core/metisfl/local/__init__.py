@@ -1,0 +1,1 @@
+"""One federation as processes on this machine."""

@@ -1,0 +1,17 @@
+"""The Federation object: parse, default, validate."""
+
+from metisfl.spec.federation import API_GROUP, API_VERSION, KIND, PLURAL, Federation, FederationSpec, LearnerGroup
+from metisfl.spec.loading import SpecError, load_federation, parse_federation
+
+__all__ = [
+    "API_GROUP",
+    "API_VERSION",
+    "KIND",
+    "PLURAL",
+    "Federation",
+    "FederationSpec",
+    "LearnerGroup",
+    "SpecError",
+    "load_federation",
+    "parse_federation",
+]

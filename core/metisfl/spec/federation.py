@@ -1,0 +1,285 @@
+"""The `Federation` object, API version metisfl.dev/v1alpha1, as pydantic models.
+
+The CRD's OpenAPI schema is generated from these models (`metisfl.spec.crd`); attribute docstrings become what
+`kubectl explain` prints. A value is accepted here only once it works: everything else of the design is refused with a
+message. Rules across fields live in `metisfl.spec.rules`, once for Python and once as CEL.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from metisfl.spec.fields import (
+    DecimalString,
+    Entrypoint,
+    GroupName,
+    Image,
+    MetricName,
+    ObjectName,
+    Parameters,
+    PodPart,
+    Quantity,
+    SignedDecimalString,
+    SpecModel,
+)
+from metisfl.spec.rules import check
+
+API_GROUP = "metisfl.dev"
+API_VERSION = "v1alpha1"
+KIND = "Federation"
+PLURAL = "federations"
+
+# Names of children add at most "-controller" and an ordinal; Kubernetes labels end at 63 characters.
+MAX_NAME_LENGTH = 40
+
+
+class InitialModelSource(StrEnum):
+    FIRST_LEARNER = "FirstLearner"
+
+
+class ProtocolType(StrEnum):
+    SYNCHRONOUS = "Synchronous"
+
+
+class SelectionType(StrEnum):
+    ALL = "All"
+
+
+class AggregationRule(StrEnum):
+    FED_AVG = "FedAvg"
+
+
+class Weighting(StrEnum):
+    TRAINING_EXAMPLES = "TrainingExamples"
+
+
+class CodecName(StrEnum):
+    FLOAT32 = "Float32"
+
+
+class TlsMode(StrEnum):
+    DISABLED = "Disabled"
+
+
+class SourceRef(SpecModel):
+    name: ObjectName
+    """ConfigMap in the same namespace whose keys are Python files; mounted on every learner's PYTHONPATH."""
+
+
+class LearnerSpec(SpecModel):
+    """What every learner runs."""
+
+    entrypoint: Entrypoint
+    """Python class to run, as module:Class; in the learner image, or in sourceRef's ConfigMap."""
+
+    source_ref: SourceRef | None = None
+    """Code to mount beside what the image holds."""
+
+    parameters: Parameters = {}
+    """Free strings handed to the class; a group's own parameters win over these."""
+
+    partitions: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    """Into how many shares a data set is divided; each learner takes one. Fixed when the federation is created; by
+    default the sum of all replicas at that time. Set it higher to leave room for more learners."""
+
+
+class InitialModelSpec(SpecModel):
+    """Where model version 0 comes from."""
+
+    from_: Annotated[InitialModelSource, Field(alias="from")] = InitialModelSource.FIRST_LEARNER
+    """FirstLearner: the first learner by name uploads the weights its class starts with."""
+
+
+class TrainingSpec(SpecModel):
+    """What a learner does with one training task."""
+
+    epochs: Annotated[int, Field(ge=1, le=10_000)] = 1
+    """Passes over the learner's own training examples."""
+
+    batch_size: Annotated[int, Field(ge=1, le=1_000_000)] = 32
+    """Examples per optimiser step."""
+
+    learning_rate: DecimalString = "0.05"
+    """Step size, as a decimal string."""
+
+
+class EvaluationSpec(SpecModel):
+    """How often learners evaluate the global model on their held-out examples."""
+
+    every_rounds: Annotated[int, Field(ge=1, le=1_000_000)] = 1
+    """Evaluate each n-th model version; the last version always is."""
+
+
+class SynchronousSpec(SpecModel):
+    """All participants train from the same version; the round closes when all have reported."""
+
+    quorum_percent: Annotated[int, Field(ge=1, le=100)] = 100
+    """Share of a round's participants, in percent and rounded up, whose updates make the round valid when others are
+    lost or late."""
+
+    round_deadline_seconds: Annotated[int, Field(ge=1, le=604_800)] = 600
+    """After this long the round closes with what has arrived, if that is a quorum; otherwise the missing learners are
+    asked again, and after three such attempts the federation fails."""
+
+
+class ProtocolSpec(SpecModel):
+    """How rounds are run. Only the member that `type` names may be set."""
+
+    type: ProtocolType = ProtocolType.SYNCHRONOUS
+    synchronous: SynchronousSpec | None = None
+
+    @property
+    def synchronous_or_default(self) -> SynchronousSpec:
+        return self.synchronous or SynchronousSpec()
+
+
+class SelectionSpec(SpecModel):
+    """Which learners take part in a round."""
+
+    type: SelectionType = SelectionType.ALL
+
+    min_learners: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    """A round starts only when this many learners are ready; by default as many as the first quorum needs."""
+
+
+class AggregationSpec(SpecModel):
+    """How updates become the next global model."""
+
+    rule: AggregationRule = AggregationRule.FED_AVG
+    weighting: Weighting = Weighting.TRAINING_EXAMPLES
+
+
+class TransportSpec(SpecModel):
+    """How models travel."""
+
+    codec: CodecName = CodecName.FLOAT32
+    """Float32: tensors in their own dtype, without loss."""
+
+
+class TargetMetricSpec(SpecModel):
+    """Ends the federation when a model version reaches it. Set exactly one bound."""
+
+    name: MetricName
+    """As the learner's `evaluate` names it."""
+
+    at_least: SignedDecimalString | None = None
+    at_most: SignedDecimalString | None = None
+
+
+class TerminationSpec(SpecModel):
+    """When to stop; the first that applies."""
+
+    max_rounds: Annotated[int, Field(ge=1, le=1_000_000)] = 10
+    max_duration_seconds: Annotated[int, Field(ge=1, le=31_536_000)] | None = None
+    """Wall-clock time since the first round began. The round under way then is abandoned."""
+
+    target_metric: TargetMetricSpec | None = None
+
+
+class LearnerGroup(SpecModel):
+    """Learners of one site, hardware kind or data volume."""
+
+    name: GroupName
+    replicas: Annotated[int, Field(ge=0, le=10_000)] = 1
+    image: Image | None = None
+    """Learner image; by default the one the operator was installed with."""
+
+    parameters: Parameters = {}
+    """On top of spec.learner.parameters."""
+
+    resources: PodPart | None = None
+    volumes: Annotated[list[PodPart], Field(max_length=32)] = []
+    volume_mounts: Annotated[list[PodPart], Field(max_length=32)] = []
+    node_selector: Annotated[dict[str, str], Field(max_length=32)] = {}
+
+
+class StorageSpec(SpecModel):
+    """The volume that holds checkpoints and history."""
+
+    size: Quantity = "1Gi"
+    storage_class_name: ObjectName | None = None
+
+
+class ControllerSpec(SpecModel):
+    """The controller's pod."""
+
+    image: Image | None = None
+    """Controller image; by default the one the operator was installed with."""
+
+    resources: PodPart | None = None
+    storage: StorageSpec = StorageSpec()
+    threads: Annotated[int, Field(ge=1, le=1024)] | None = None
+    """Aggregation threads; by default as many as the pod's CPU limit allows."""
+
+
+class TlsSpec(SpecModel):
+    mode: TlsMode = TlsMode.DISABLED
+    """Disabled: learners and controller talk in clear text."""
+
+
+class SecuritySpec(SpecModel):
+    """How the federation is protected."""
+
+    tls: TlsSpec = TlsSpec()
+
+
+class FederationSpec(SpecModel):
+    """A federation: who trains what, how rounds run, and when it ends."""
+
+    learner: LearnerSpec
+    initial_model: InitialModelSpec = InitialModelSpec()
+    training: TrainingSpec = TrainingSpec()
+    evaluation: EvaluationSpec = EvaluationSpec()
+    protocol: ProtocolSpec = ProtocolSpec()
+    selection: SelectionSpec = SelectionSpec()
+    aggregation: AggregationSpec = AggregationSpec()
+    transport: TransportSpec = TransportSpec()
+    termination: TerminationSpec = TerminationSpec()
+    learner_groups: Annotated[list[LearnerGroup], Field(min_length=1, max_length=100)]
+    controller: ControllerSpec = ControllerSpec()
+    security: SecuritySpec = SecuritySpec()
+
+    suspend: bool = False
+    """Scale everything to zero and keep the volume; the federation goes on at the same round when this is false again."""
+
+    ttl_seconds_after_finished: Annotated[int, Field(ge=0, le=31_536_000)] | None = None
+    """Remove the controller's pod and Services this long after the end; the Federation and its volume stay."""
+
+    @model_validator(mode="after")
+    def _rules_hold(self) -> Self:
+        check(self.model_dump(mode="json", by_alias=True, exclude_none=True))
+        return self
+
+    @property
+    def total_replicas(self) -> int:
+        return sum(group.replicas for group in self.learner_groups)
+
+    @property
+    def partition_count(self) -> int:
+        """Shares of the data: as set, or one per replica."""
+        return self.learner.partitions or self.total_replicas
+
+
+class ObjectMeta(BaseModel):
+    """The part of metadata this project reads; the rest is kept as it is."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    name: Annotated[str, Field(min_length=1, max_length=MAX_NAME_LENGTH, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")]
+    namespace: str | None = None
+    uid: str | None = None
+    generation: int | None = None
+
+
+class Federation(BaseModel):
+    """One Federation object, as in a YAML file or from the API server."""
+
+    model_config = ConfigDict(alias_generator=None, extra="ignore", frozen=True, populate_by_name=True)
+
+    api_version: Annotated[Literal["metisfl.dev/v1alpha1"], Field(alias="apiVersion")]
+    kind: Literal["Federation"]
+    metadata: ObjectMeta
+    spec: FederationSpec

@@ -1,0 +1,53 @@
+"""Field types of the Federation object: bounded strings, decimal strings, Kubernetes names and quantities.
+
+Kubernetes objects hold no floats (API conventions), so real numbers are decimal strings here and are read with
+`Decimal` where they are used.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic.alias_generators import to_camel
+
+DECIMAL_PATTERN = r"^[0-9]{1,9}(\.[0-9]{1,12})?$"
+SIGNED_DECIMAL_PATTERN = r"^-?[0-9]{1,9}(\.[0-9]{1,12})?$"
+NAME_PATTERN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
+# The binary and decimal suffixes of resource.Quantity that make sense for storage.
+QUANTITY_PATTERN = r"^[0-9]{1,12}(\.[0-9]{1,3})?(k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$"
+ENTRYPOINT_PATTERN = r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*:[A-Za-z_][A-Za-z0-9_]*$"
+METRIC_PATTERN = r"^[A-Za-z_][A-Za-z0-9_]*$"
+
+DecimalString = Annotated[str, StringConstraints(pattern=DECIMAL_PATTERN, max_length=24)]
+SignedDecimalString = Annotated[str, StringConstraints(pattern=SIGNED_DECIMAL_PATTERN, max_length=24)]
+GroupName = Annotated[str, StringConstraints(pattern=NAME_PATTERN, min_length=1, max_length=20)]
+ObjectName = Annotated[str, StringConstraints(pattern=NAME_PATTERN, min_length=1, max_length=63)]
+Quantity = Annotated[str, StringConstraints(pattern=QUANTITY_PATTERN, max_length=20)]
+Image = Annotated[str, StringConstraints(min_length=1, max_length=512)]
+Entrypoint = Annotated[str, StringConstraints(pattern=ENTRYPOINT_PATTERN, max_length=253)]
+MetricName = Annotated[str, StringConstraints(pattern=METRIC_PATTERN, min_length=1, max_length=63)]
+ParameterKey = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_.-]*$", max_length=63)]
+ParameterValue = Annotated[str, StringConstraints(max_length=1024)]
+Parameters = Annotated[dict[ParameterKey, ParameterValue], Field(max_length=64)]
+
+# Parts of a pod that are Kubernetes' own; the API server validates them when the pod is applied.
+PodPart = dict[str, Any]
+
+
+class SpecModel(BaseModel):
+    """Base of everything under `spec`: camelCase keys, unknown keys refused, values immutable once parsed."""
+
+    model_config = ConfigDict(
+        alias_generator=to_camel,
+        populate_by_name=True,
+        extra="forbid",
+        frozen=True,
+        use_attribute_docstrings=True,
+    )
+
+
+def decimal(text: str) -> Decimal:
+    """The number a decimal string stands for."""
+    return Decimal(text)

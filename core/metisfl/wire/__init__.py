@@ -1,0 +1,1 @@
+"""How models travel: layout, chunks, checksums, limits, and the RPC method table."""

@@ -1,0 +1,1 @@
+"""The learner: trains next to the data and dials out to the controller."""

@@ -1,0 +1,1 @@
+"""The operator: watches Federation objects and makes the cluster match them."""
