@@ -243,7 +243,7 @@ class FederationSpec(SpecModel):
     security: SecuritySpec = SecuritySpec()
 
     suspend: bool = False
-    """Scale everything to zero and keep the volume; the federation goes on at the same round when this is false again."""
+    """Scale everything to zero and keep the volume; false again goes on at the same round."""
 
     ttl_seconds_after_finished: Annotated[int, Field(ge=0, le=31_536_000)] | None = None
     """Remove the controller's pod and Services this long after the end; the Federation and its volume stay."""

@@ -40,7 +40,7 @@ def load_federation(path: Path, overrides: Iterable[str] = ()) -> Federation:
     Raises SpecError for anything that is wrong with the file's content, OSError when it cannot be read.
     """
     try:
-        documents = list(yaml.load_all(path.read_text(encoding="utf-8"), Loader=_StrictLoader))  # noqa: S506
+        documents = list(yaml.load_all(path.read_text(encoding="utf-8"), Loader=_StrictLoader))
     except yaml.YAMLError as error:
         raise SpecError([f"not YAML: {error}"]) from error
     found = [d for d in documents if isinstance(d, dict) and d.get("kind") == KIND]

@@ -64,7 +64,8 @@ RULES: tuple[Rule, ...] = (
         path=(),
         message="selection.minLearners must not exceed the sum of learnerGroups' replicas",
         holds=_min_learners_can_be_reached,
-        cel=f"!has(self.selection) || !has(self.selection.minLearners) || self.selection.minLearners <= {_SUM_OF_REPLICAS}",
+        cel="!has(self.selection) || !has(self.selection.minLearners) || "
+        f"self.selection.minLearners <= {_SUM_OF_REPLICAS}",
     ),
     Rule(
         path=(),

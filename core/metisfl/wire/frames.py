@@ -1,0 +1,142 @@
+"""Messages of the two model streams, read and written without copying payloads through protobuf.
+
+`UploadRequest` and `DownloadResponse` share one shape: header = 1, finish = 2, chunk = 3. A chunk is by far the most
+frequent message and nearly all of it is payload, so it gets its own path: the payload is a view of the received
+buffer, and a chunk that goes to many learners is serialised once and sent as the same bytes. What is on the wire stays
+plain protobuf (encoding: protobuf.dev/programming-guides/encoding); any generated client can talk to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TypeVar
+
+import xxhash
+from google.protobuf.message import DecodeError, Message
+
+from metisfl.proto.v1 import model_pb2
+from metisfl.wire.limits import CHUNK_BYTES
+
+M = TypeVar("M", bound=Message)
+
+_CHUNK_TAG = 3 << 3 | 2  # field 3, length-delimited
+_DATA_TAG = 15 << 3 | 2  # field 15 of Chunk, length-delimited
+
+
+class FrameError(ValueError):
+    """Bytes that are not a frame, or a chunk whose checksum does not fit its data.
+
+    A decoder *returns* it: an exception inside a deserialiser would reach neither side as anything but "internal".
+    """
+
+
+@dataclass(frozen=True)
+class ChunkFrame:
+    """A received chunk; `data` is a view of the message it came in."""
+
+    section: int
+    offset: int
+    data: memoryview
+
+
+def checksum(data: bytes | memoryview) -> int:
+    """XXH3-64, as chunks and sections carry it."""
+    return xxhash.xxh3_64_intdigest(data)
+
+
+def encode_chunk(section: int, offset: int, data: memoryview) -> bytes:
+    """The whole stream message for one chunk; the one copy of the payload on its way out."""
+    head = model_pb2.Chunk(section=section, offset=offset, checksum=checksum(data)).SerializeToString()
+    head += bytes((_DATA_TAG,)) + _varint(len(data))
+    return b"".join((bytes((_CHUNK_TAG,)), _varint(len(head) + len(data)), head, data))
+
+
+def encode_section(section: int, content: memoryview, start: int = 0) -> Iterator[bytes]:
+    """All chunk messages of an encoded section from byte `start` on."""
+    for offset in range(start, len(content), CHUNK_BYTES):
+        yield encode_chunk(section, offset, content[offset : offset + CHUNK_BYTES])
+
+
+def decoder(message: type[M]) -> Callable[[bytes], M | ChunkFrame | FrameError]:
+    """A deserialiser for a stream message: chunks become ChunkFrame, everything else the protobuf message, and
+    malformed bytes or a chunk with a wrong checksum a FrameError."""
+
+    def decode(wire: bytes) -> M | ChunkFrame | FrameError:
+        try:
+            if wire[:1] == bytes((_CHUNK_TAG,)):
+                return _decode_chunk(memoryview(wire))
+            return message.FromString(wire)
+        except FrameError as error:
+            return error
+        except DecodeError as error:
+            return FrameError(f"not a {message.DESCRIPTOR.name}: {error}")
+
+    return decode
+
+
+def encode(message: Message | bytes) -> bytes:
+    """Serialiser of both streams: chunks come ready as bytes, the rest is protobuf."""
+    return message if isinstance(message, bytes) else message.SerializeToString()
+
+
+def _decode_chunk(wire: memoryview) -> ChunkFrame:
+    try:
+        length, start = _read_varint(wire, 1)
+        body = wire[start:]
+        if len(body) != length:
+            raise FrameError(f"a chunk of {length} bytes came as {len(body)}")
+        section, offset, expected, data = _chunk_fields(body)
+    except (IndexError, DecodeError) as error:
+        raise FrameError(f"not a chunk: {error}") from error
+    if checksum(data) != expected:
+        raise FrameError(f"the chunk at offset {offset} of section {section} does not fit its checksum")
+    return ChunkFrame(section, offset, data)
+
+
+def _chunk_fields(body: memoryview) -> tuple[int, int, int, memoryview]:
+    """Fields of a Chunk. Walks the wire format up to `data`, which every serialiser writes last."""
+    section = offset = expected = position = 0
+    data = body[:0]
+    while position < len(body):
+        tag, position = _read_varint(body, position)
+        if tag == 1 << 3:
+            section, position = _read_varint(body, position)
+        elif tag == 2 << 3:
+            offset, position = _read_varint(body, position)
+        elif tag == 3 << 3 | 1:
+            if position + 8 > len(body):
+                raise IndexError("checksum cut off")
+            expected = int.from_bytes(body[position : position + 8], "little")
+            position += 8
+        elif tag == _DATA_TAG:
+            size, position = _read_varint(body, position)
+            if position + size > len(body):
+                raise IndexError("data cut off")
+            data = body[position : position + size]
+            position += size
+        else:
+            raise FrameError(f"unknown field with tag {tag} in a chunk")
+    return section, offset, expected, data
+
+
+def _varint(value: int) -> bytes:
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def _read_varint(buffer: memoryview, position: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte: int = buffer[position]
+        position += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, position
+        shift += 7
+        if shift > 63:
+            raise FrameError("a varint of more than ten bytes")
