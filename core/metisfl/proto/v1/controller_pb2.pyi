@@ -329,9 +329,12 @@ class Ready(_message.Message):
     TEST_EXAMPLES_FIELD_NUMBER: _builtins.int
     LAYOUT_FIELD_NUMBER: _builtins.int
     HELD_TASKS_FIELD_NUMBER: _builtins.int
+    RUNNING_TASK_FIELD_NUMBER: _builtins.int
     lease_id: _builtins.str
     train_examples: _builtins.int
     test_examples: _builtins.int
+    running_task: _builtins.str
+    """The task being worked on, when the stream broke and the work went on."""
     @_builtins.property
     def layout(self) -> _model_pb2.Layout: ...
     @_builtins.property
@@ -346,10 +349,11 @@ class Ready(_message.Message):
         test_examples: _builtins.int = ...,
         layout: _model_pb2.Layout | None = ...,
         held_tasks: _abc.Iterable[_builtins.str] | None = ...,
+        running_task: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["layout", b"layout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["held_tasks", b"held_tasks", "layout", b"layout", "lease_id", b"lease_id", "test_examples", b"test_examples", "train_examples", b"train_examples"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["held_tasks", b"held_tasks", "layout", b"layout", "lease_id", b"lease_id", "running_task", b"running_task", "test_examples", b"test_examples", "train_examples", b"train_examples"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
