@@ -17,6 +17,7 @@ from metisfl.spec.fields import (
     Entrypoint,
     GroupName,
     Image,
+    LabelValue,
     MetricName,
     ObjectName,
     Parameters,
@@ -129,7 +130,10 @@ class ProtocolSpec(SpecModel):
     """How rounds are run. Only the member that `type` names may be set."""
 
     type: ProtocolType = ProtocolType.SYNCHRONOUS
+    """Synchronous: rounds in which all participants start from the same version."""
+
     synchronous: SynchronousSpec | None = None
+    """For type Synchronous."""
 
     @property
     def synchronous_or_default(self) -> SynchronousSpec:
@@ -140,6 +144,7 @@ class SelectionSpec(SpecModel):
     """Which learners take part in a round."""
 
     type: SelectionType = SelectionType.ALL
+    """All: every connected learner."""
 
     min_learners: Annotated[int, Field(ge=1, le=100_000)] | None = None
     """A round starts only when this many learners are ready; by default as many as the first quorum needs."""
@@ -149,7 +154,10 @@ class AggregationSpec(SpecModel):
     """How updates become the next global model."""
 
     rule: AggregationRule = AggregationRule.FED_AVG
+    """FedAvg: the weighted mean of the participants' models (arXiv 1602.05629)."""
+
     weighting: Weighting = Weighting.TRAINING_EXAMPLES
+    """TrainingExamples: each model counts by the examples it was trained on."""
 
 
 class TransportSpec(SpecModel):
@@ -166,13 +174,18 @@ class TargetMetricSpec(SpecModel):
     """As the learner's `evaluate` names it."""
 
     at_least: SignedDecimalString | None = None
+    """For metrics that grow as the model gets better, such as accuracy."""
+
     at_most: SignedDecimalString | None = None
+    """For metrics that shrink as the model gets better, such as loss."""
 
 
 class TerminationSpec(SpecModel):
     """When to stop; the first that applies."""
 
     max_rounds: Annotated[int, Field(ge=1, le=1_000_000)] = 10
+    """Committed rounds after which the federation is complete."""
+
     max_duration_seconds: Annotated[int, Field(ge=1, le=31_536_000)] | None = None
     """Wall-clock time since the first round began. The round under way then is abandoned."""
 
@@ -183,7 +196,11 @@ class LearnerGroup(SpecModel):
     """Learners of one site, hardware kind or data volume."""
 
     name: GroupName
+    """Learners are called <group>-<ordinal>."""
+
     replicas: Annotated[int, Field(ge=0, le=10_000)] = 1
+    """How many learners; zero keeps the group's share of the data for later."""
+
     image: Image | None = None
     """Learner image; by default the one the operator was installed with."""
 
@@ -191,16 +208,26 @@ class LearnerGroup(SpecModel):
     """On top of spec.learner.parameters."""
 
     resources: PodPart | None = None
+    """Requests and limits of each learner's container, as in a pod."""
+
     volumes: Annotated[list[PodPart], Field(max_length=32)] = []
+    """Volumes of each learner's pod, as in a pod: the site's data."""
+
     volume_mounts: Annotated[list[PodPart], Field(max_length=32)] = []
-    node_selector: Annotated[dict[str, str], Field(max_length=32)] = {}
+    """Where the container sees those volumes, as in a pod."""
+
+    node_selector: Annotated[dict[str, LabelValue], Field(max_length=32)] = {}
+    """Labels of the nodes that may run these learners."""
 
 
 class StorageSpec(SpecModel):
     """The volume that holds checkpoints and history."""
 
     size: Quantity = "1Gi"
+    """Room for a few versions of the model and the history; it can grow where the storage class allows it."""
+
     storage_class_name: ObjectName | None = None
+    """By default the cluster's default class."""
 
 
 class ControllerSpec(SpecModel):
@@ -210,6 +237,8 @@ class ControllerSpec(SpecModel):
     """Controller image; by default the one the operator was installed with."""
 
     resources: PodPart | None = None
+    """Requests and limits of the controller's container, as in a pod."""
+
     storage: StorageSpec = StorageSpec()
     threads: Annotated[int, Field(ge=1, le=1024)] | None = None
     """Aggregation threads; by default as many as the pod's CPU limit allows."""
@@ -238,7 +267,16 @@ class FederationSpec(SpecModel):
     aggregation: AggregationSpec = AggregationSpec()
     transport: TransportSpec = TransportSpec()
     termination: TerminationSpec = TerminationSpec()
-    learner_groups: Annotated[list[LearnerGroup], Field(min_length=1, max_length=100)]
+    learner_groups: Annotated[
+        list[LearnerGroup],
+        Field(
+            min_length=1,
+            max_length=100,
+            json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
+        ),
+    ]
+    """Where learners run, and how many."""
+
     controller: ControllerSpec = ControllerSpec()
     security: SecuritySpec = SecuritySpec()
 
@@ -247,11 +285,6 @@ class FederationSpec(SpecModel):
 
     ttl_seconds_after_finished: Annotated[int, Field(ge=0, le=31_536_000)] | None = None
     """Remove the controller's pod and Services this long after the end; the Federation and its volume stay."""
-
-    @model_validator(mode="after")
-    def _rules_hold(self) -> Self:
-        check(self.model_dump(mode="json", by_alias=True, exclude_none=True))
-        return self
 
     @property
     def total_replicas(self) -> int:
@@ -283,3 +316,8 @@ class Federation(BaseModel):
     kind: Literal["Federation"]
     metadata: ObjectMeta
     spec: FederationSpec
+
+    @model_validator(mode="after")
+    def _rules_hold(self) -> Self:
+        check(self.model_dump(mode="json", by_alias=True, exclude_none=True))
+        return self

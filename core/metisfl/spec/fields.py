@@ -19,21 +19,23 @@ NAME_PATTERN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
 QUANTITY_PATTERN = r"^[0-9]{1,12}(\.[0-9]{1,3})?(k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$"
 ENTRYPOINT_PATTERN = r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*:[A-Za-z_][A-Za-z0-9_]*$"
 METRIC_PATTERN = r"^[A-Za-z_][A-Za-z0-9_]*$"
+PARAMETER_KEY_PATTERN = r"^[A-Za-z_][A-Za-z0-9_.-]*$"
 
 DecimalString = Annotated[str, StringConstraints(pattern=DECIMAL_PATTERN, max_length=24)]
 SignedDecimalString = Annotated[str, StringConstraints(pattern=SIGNED_DECIMAL_PATTERN, max_length=24)]
 GroupName = Annotated[str, StringConstraints(pattern=NAME_PATTERN, min_length=1, max_length=20)]
 ObjectName = Annotated[str, StringConstraints(pattern=NAME_PATTERN, min_length=1, max_length=63)]
 Quantity = Annotated[str, StringConstraints(pattern=QUANTITY_PATTERN, max_length=20)]
+LabelValue = Annotated[str, StringConstraints(max_length=63)]
 Image = Annotated[str, StringConstraints(min_length=1, max_length=512)]
 Entrypoint = Annotated[str, StringConstraints(pattern=ENTRYPOINT_PATTERN, max_length=253)]
 MetricName = Annotated[str, StringConstraints(pattern=METRIC_PATTERN, min_length=1, max_length=63)]
-ParameterKey = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_.-]*$", max_length=63)]
+ParameterKey = Annotated[str, StringConstraints(pattern=PARAMETER_KEY_PATTERN, max_length=63)]
 ParameterValue = Annotated[str, StringConstraints(max_length=1024)]
 Parameters = Annotated[dict[ParameterKey, ParameterValue], Field(max_length=64)]
 
 # Parts of a pod that are Kubernetes' own; the API server validates them when the pod is applied.
-PodPart = dict[str, Any]
+PodPart = Annotated[dict[str, Any], Field(max_length=64)]
 
 
 class SpecModel(BaseModel):
