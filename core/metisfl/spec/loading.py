@@ -2,36 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
-from pydantic_core import ErrorDetails
 
-from metisfl.spec.federation import KIND, Federation
+from metisfl.spec.documents import plain, read_documents
+from metisfl.spec.federation import KIND, Federation, FederationSpec
+from metisfl.spec.overrides import apply_override
+from metisfl.spec.problems import SpecError, closest, problems_of, shown
 
-
-class SpecError(ValueError):
-    """A Federation that is not valid; `problems` holds one line for each thing that is wrong."""
-
-    def __init__(self, problems: Iterable[str]) -> None:
-        self.problems = tuple(problems)
-        super().__init__("\n".join(self.problems))
-
-
-class _StrictLoader(yaml.SafeLoader):
-    """Refuses a key that is written twice, which YAML readers otherwise resolve silently."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[str] = set()
-        for key_node, _ in node.value:
-            key = str(key_node.value)
-            if key in seen:
-                raise SpecError([f"line {key_node.start_mark.line + 1}: key '{key}' is written twice"])
-            seen.add(key)
-        return super().construct_mapping(node, deep)
+__all__ = ["SpecError", "load_federation", "load_source", "parse_federation"]
 
 
 def load_federation(path: Path, overrides: Iterable[str] = ()) -> Federation:
@@ -39,71 +22,61 @@ def load_federation(path: Path, overrides: Iterable[str] = ()) -> Federation:
 
     Raises SpecError for anything that is wrong with the file's content, OSError when it cannot be read.
     """
-    try:
-        documents = list(yaml.load_all(path.read_text(encoding="utf-8"), Loader=_StrictLoader))
-    except yaml.YAMLError as error:
-        raise SpecError([f"not YAML: {error}"]) from error
-    found = [d for d in documents if isinstance(d, dict) and d.get("kind") == KIND]
-    if len(found) != 1:
-        raise SpecError([f"the file must hold exactly one object of kind {KIND}, and holds {len(found)}"])
-    document = found[0]
+    document = _the_federation(read_documents(path))
     for override in overrides:
-        _apply_override(document, override)
+        spec = document.setdefault("spec", {})
+        if not isinstance(spec, dict):
+            break
+        apply_override(spec, override, FederationSpec)
     return parse_federation(document)
 
 
 def parse_federation(document: Mapping[str, Any]) -> Federation:
-    """Validate an object as the API server or a YAML reader hands it over. Raises SpecError."""
+    """Validate an object as the API server or a YAML reader hands it over. Raises SpecError.
+
+    Types and keys are judged as the API server judges them: text is no number, a number is no text, and keys are
+    camelCase.
+    """
     try:
-        return Federation.model_validate(document)
+        return Federation.model_validate_json(json.dumps(plain(document)), strict=True, by_alias=True, by_name=False)
     except ValidationError as error:
-        raise SpecError([_sentence(detail) for detail in error.errors()]) from error
+        raise SpecError(problems_of(error, Federation)) from error
 
 
-def _apply_override(document: dict[str, Any], override: str) -> None:
-    """`training.epochs=3` or `spec.training.epochs=3` or `learnerGroups.0.replicas=4`; the value is read as YAML."""
-    path, separator, text = override.partition("=")
-    keys = path.removeprefix("spec.").split(".")
-    if not separator or not all(keys):
-        raise SpecError([f"--set {override}: expected path=value, such as termination.maxRounds=3"])
-    target: Any = document.setdefault("spec", {})
-    for key, following in zip(keys, [*keys[1:], ""], strict=True):
-        if isinstance(target, list):
-            if not key.isdigit() or int(key) >= len(target):
-                raise SpecError([f"--set {override}: '{key}' is not an index of a list of {len(target)}"])
-            step: Any = int(key)
-        elif isinstance(target, dict):
-            step = key
-        else:
-            raise SpecError([f"--set {override}: '{key}' has no place inside a {type(target).__name__}"])
-        if not following:
-            target[step] = yaml.safe_load(text) if text else ""
-            return
-        if isinstance(target, dict) and step not in target:
-            target[step] = {}
-        target = target[step]
+def load_source(path: Path, config_map: str) -> dict[str, str]:
+    """The files of the ConfigMap named `config_map` in a YAML file, by name; empty when the file does not hold it.
+
+    Raises SpecError when the file is not YAML or the ConfigMap's data are not text, OSError when it cannot be read.
+    """
+    for document in read_documents(path):
+        if not isinstance(document, dict) or document.get("kind") != "ConfigMap":
+            continue
+        metadata, data = document.get("metadata"), document.get("data") or {}
+        if not isinstance(metadata, dict) or metadata.get("name") != config_map:
+            continue
+        if not isinstance(data, dict) or not all(isinstance(text, str) for text in data.values()):
+            raise SpecError([f"ConfigMap {config_map}: data must be a mapping of file names to text"])
+        return {str(name): text for name, text in data.items()}
+    return {}
 
 
-def _sentence(detail: ErrorDetails) -> str:
-    """One problem as `path: value 'x' …what is allowed`."""
-    path = _path(detail["loc"])
-    kind, context, value = detail["type"], detail.get("ctx", {}), detail["input"]
-    if kind == "extra_forbidden":
-        return f"{path}: unknown field"
-    if kind == "missing":
-        return f"{path}: required, and missing"
-    if kind == "value_error":
-        return str(context.get("error", detail["msg"]))
-    if kind in ("enum", "literal_error"):
-        return f"{path}: {value!r} is not supported; allowed: {context['expected']}"
-    if kind == "string_pattern_mismatch":
-        return f"{path}: {value!r} does not match {context['pattern']}"
-    message = detail["msg"].removeprefix("Input should be ").removeprefix("Value should ")
-    return f"{path}: {value!r} is not allowed; it must be {message}"
+def _the_federation(documents: list[Any]) -> dict[str, Any]:
+    found = [document for document in documents if isinstance(document, dict) and document.get("kind") == KIND]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise SpecError([f"the file must hold one object of kind {KIND}, and holds {len(found)}"])
+    raise SpecError([f"the file holds no object of kind {KIND}{_what_instead(documents)}"])
 
 
-def _path(location: tuple[int | str, ...]) -> str:
-    text = ""
-    for part in location:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
-    return text or "(document)"
+def _what_instead(documents: list[Any]) -> str:
+    objects = [document for document in documents if document is not None]
+    if not objects:
+        return ": it is empty"
+    if not all(isinstance(document, dict) for document in objects):
+        return "; a Kubernetes object is a mapping with apiVersion, kind, metadata and spec"
+    kinds = [document.get("kind") for document in objects]
+    if None in kinds and len(kinds) == 1:
+        meant = closest("kind", (str(key) for key in objects[0]))
+        return f"; 'kind' is missing{f', is {meant!r} meant to be it?' if meant else ''}"
+    return f"; kinds found: {', '.join(shown(kind) for kind in kinds)}"

@@ -39,7 +39,7 @@ class TransitionRule:
     cel: str
 
 
-class BrokenRules(ValueError):
+class BrokenRulesError(ValueError):  # noqa: N818 - it carries findings, as SpecError does
     """`problems` holds one line for each broken rule, led by its path in the object."""
 
     def __init__(self, problems: Iterable[str]) -> None:
@@ -84,7 +84,8 @@ _SUM_OF_REPLICAS = "self.learnerGroups.map(g, g.replicas).sum()"
 RULES: tuple[Rule, ...] = (
     Rule(
         path=(),
-        message=f"metadata.name and a learner group's name must have at most {MAX_WORKLOAD_NAME_LENGTH - 1} characters together",
+        message="metadata.name and a learner group's name must have at most "
+        f"{MAX_WORKLOAD_NAME_LENGTH - 1} characters together",
         holds=_workload_names_fit,
         cel=f"self.spec.learnerGroups.all(g, size(self.metadata.name) + size(g.name) < {MAX_WORKLOAD_NAME_LENGTH})",
     ),
@@ -149,7 +150,7 @@ def _at(document: Json, path: tuple[str, ...]) -> Json | None:
 
 
 def check(federation: Json) -> None:
-    """Raise BrokenRules if the object breaks any; `federation` is plain JSON with defaults filled in."""
+    """Raise BrokenRulesError if the object breaks any; `federation` is plain JSON with defaults filled in."""
     problems = []
     for rule in RULES:
         target = _at(federation, rule.path)
@@ -157,4 +158,4 @@ def check(federation: Json) -> None:
             where = ".".join(rule.path)
             problems.append(f"{where}: {rule.message}" if where else rule.message)
     if problems:
-        raise BrokenRules(problems)
+        raise BrokenRulesError(problems)
