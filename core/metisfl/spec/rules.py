@@ -39,7 +39,7 @@ class TransitionRule:
     cel: str
 
 
-class BrokenRulesError(ValueError):  # noqa: N818 - it carries findings, as SpecError does
+class BrokenRulesError(ValueError):
     """`problems` holds one line for each broken rule, led by its path in the object."""
 
     def __init__(self, problems: Iterable[str]) -> None:
