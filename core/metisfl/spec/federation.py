@@ -245,6 +245,8 @@ class ControllerSpec(SpecModel):
 
 
 class TlsSpec(SpecModel):
+    """Encryption between learners and controller."""
+
     mode: TlsMode = TlsMode.DISABLED
     """Disabled: learners and controller talk in clear text."""
 

@@ -1,0 +1,249 @@
+"""The generated CRD in real API servers: they accept it, and judge the same objects as the models do."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+
+from metisfl.spec import SpecError, parse_federation
+
+COLLECTION = "/apis/metisfl.dev/v1alpha1/namespaces/default/federations"
+DRY_RUN = f"{COLLECTION}?dryRun=All"
+
+MINIMAL: dict[str, Any] = {
+    "apiVersion": "metisfl.dev/v1alpha1",
+    "kind": "Federation",
+    "metadata": {"name": "sample"},
+    "spec": {"learner": {"entrypoint": "pkg.mod:Class"}, "learnerGroups": [{"name": "silo"}]},
+}
+
+
+def changed(path: str, value: Any) -> dict[str, Any]:
+    """The minimal object with one value set; `…` removes it."""
+    document = copy.deepcopy(MINIMAL)
+    *parents, last = path.split(".")
+    node: Any = document
+    for key in parents:
+        node = node[int(key)] if isinstance(node, list) else node.setdefault(key, {})
+    if value is ...:
+        del node[last]
+    else:
+        node[last] = value
+    return document
+
+
+def group(**fields: Any) -> dict[str, Any]:
+    return {"name": "silo", **fields}
+
+
+VALID = {
+    "minimal": MINIMAL,
+    "every enum": changed(
+        "spec",
+        {
+            **MINIMAL["spec"],
+            "initialModel": {"from": "FirstLearner"},
+            "protocol": {"type": "Synchronous", "synchronous": {"quorumPercent": 75, "roundDeadlineSeconds": 30}},
+            "selection": {"type": "All", "minLearners": 1},
+            "aggregation": {"rule": "FedAvg", "weighting": "TrainingExamples"},
+            "transport": {"codec": "Float32"},
+            "security": {"tls": {"mode": "Disabled"}},
+        },
+    ),
+    "target with one bound": changed("spec.termination.targetMetric", {"name": "loss", "atMost": "-0.5"}),
+    "pod parts are kept": changed(
+        "spec.learnerGroups",
+        [
+            group(
+                replicas=2,
+                resources={"requests": {"cpu": "50m"}},
+                volumes=[{"name": "data", "hostPath": {"path": "/data"}}],
+                volumeMounts=[{"name": "data", "mountPath": "/data"}],
+                nodeSelector={"site": "a"},
+            )
+        ],
+    ),
+    "one group idle": changed("spec.learnerGroups", [group(), {"name": "later", "replicas": 0}]),
+    "room for more learners": changed("spec.learner.partitions", 8),
+    "longest names": {
+        **changed("spec.learnerGroups", [{"name": "g" * 11}]),
+        "metadata": {"name": "f" * 40},
+    },
+    "parameters": changed("spec.learner.parameters", {"alpha": "0.5"}),
+}
+
+# Judged by the schema alone, so by every API server that serves apiextensions.k8s.io/v1.
+INVALID = {
+    "unknown rule": changed("spec.aggregation.rule", "Krum"),
+    "unknown protocol": changed("spec.protocol.type", "Asynchronous"),
+    "unknown codec": changed("spec.transport.codec", "Int8"),
+    "TLS that is not built": changed("spec.security.tls.mode", "Auto"),
+    "quorum above 100": changed("spec.protocol.synchronous", {"quorumPercent": 101}),
+    "no entrypoint": changed("spec.learner.entrypoint", ...),
+    "entrypoint without class": changed("spec.learner.entrypoint", "module"),
+    "no groups": changed("spec.learnerGroups", []),
+    "group name in capitals": changed("spec.learnerGroups", [{"name": "Silo"}]),
+    "two groups of one name": changed("spec.learnerGroups", [group(), group()]),
+    "negative replicas": changed("spec.learnerGroups", [group(replicas=-1)]),
+    "a float": changed("spec.training.learningRate", 0.05),
+    "a number as text": changed("spec.training.epochs", "3"),
+    "no rounds": changed("spec.termination.maxRounds", 0),
+    "a decimal that is none": changed("spec.training.learningRate", "fast"),
+    "a parameter that is no text": changed("spec.learner.parameters", {"alpha": 1}),
+    "no spec": changed("spec", ...),
+}
+
+# Rules across fields, which API servers judge from 1.25 on.
+INVALID_BY_RULE = {
+    "both bounds": changed("spec.termination.targetMetric", {"name": "a", "atLeast": "1", "atMost": "2"}),
+    "no bound": changed("spec.termination.targetMetric", {"name": "a"}),
+    "no learners": changed("spec.learnerGroups", [group(replicas=0)]),
+    "more wanted than there are": changed("spec.selection.minLearners", 2),
+    "fewer shares than learners": {
+        **changed("spec.learnerGroups", [group(replicas=3)]),
+        "spec": {
+            "learner": {"entrypoint": "m:C", "partitions": 2},
+            "learnerGroups": [group(replicas=3)],
+        },
+    },
+    "the controller's own name": changed("spec.learnerGroups", [{"name": "controller"}]),
+    "name too long": {**MINIMAL, "metadata": {"name": "f" * 41}},
+    "name with a dot": {**MINIMAL, "metadata": {"name": "a.b"}},
+    "names too long together": {
+        **changed("spec.learnerGroups", [{"name": "g" * 12}]),
+        "metadata": {"name": "f" * 40},
+    },
+}
+
+
+def refusal(server: Any, document: dict[str, Any], method: str = "POST", path: str = DRY_RUN) -> str:
+    """The server's message when it refuses the object, empty when it takes it."""
+    try:
+        server.request(method, path, document)
+    except Exception as error:
+        if getattr(error, "code", None) != 422:
+            raise
+        return str(error)
+    return ""
+
+
+@pytest.mark.parametrize("case", VALID)
+def test_models_take_what_is_valid(case: str) -> None:
+    parse_federation(VALID[case])
+
+
+@pytest.mark.parametrize("case", INVALID | INVALID_BY_RULE)
+def test_models_refuse_what_is_invalid(case: str) -> None:
+    with pytest.raises(SpecError):
+        parse_federation((INVALID | INVALID_BY_RULE)[case])
+
+
+@pytest.mark.parametrize("case", VALID)
+def test_the_api_server_takes_what_is_valid(control_plane: Any, case: str) -> None:
+    assert refusal(control_plane, VALID[case]) == ""
+
+
+@pytest.mark.parametrize("case", INVALID)
+def test_the_api_server_refuses_what_is_invalid(control_plane: Any, case: str) -> None:
+    assert refusal(control_plane, INVALID[case])
+
+
+@pytest.mark.parametrize("case", VALID)
+def test_a_server_with_cel_takes_what_is_valid(crd_server: Any, case: str) -> None:
+    assert refusal(crd_server, VALID[case]) == ""
+
+
+@pytest.mark.parametrize("case", INVALID | INVALID_BY_RULE)
+def test_a_server_with_cel_refuses_what_is_invalid(crd_server: Any, case: str) -> None:
+    assert refusal(crd_server, (INVALID | INVALID_BY_RULE)[case])
+
+
+def test_a_server_with_cel_says_which_rule_is_broken(crd_server: Any) -> None:
+    said = refusal(crd_server, INVALID_BY_RULE["both bounds"])
+    assert "spec.termination.targetMetric" in said
+    assert "set exactly one of atLeast and atMost" in said
+
+
+def test_partitions_cannot_change(crd_server: Any) -> None:
+    created = crd_server.request("POST", COLLECTION, changed("spec.learner.partitions", 8))
+    path = f"{COLLECTION}/sample"
+    try:
+        created["spec"]["learner"]["partitions"] = 9
+        assert "partitions is fixed" in refusal(crd_server, created, "PUT", path)
+        del created["spec"]["learner"]["partitions"]
+        assert "partitions is fixed" in refusal(crd_server, created, "PUT", path)
+        created["spec"]["learner"] |= {"partitions": 8, "parameters": {"alpha": "1"}}
+        assert refusal(crd_server, created, "PUT", path) == ""
+    finally:
+        crd_server.request("DELETE", path)
+
+
+def test_defaults_are_those_of_the_models(control_plane: Any) -> None:
+    document = changed("spec.protocol", {"synchronous": {}})
+    stored = control_plane.request("POST", DRY_RUN, document)
+    assert stored["spec"]["termination"] == {"maxRounds": 10}
+    # A default inside a member of a union would appear in objects whose type names another member.
+    assert stored["spec"]["protocol"] == {"type": "Synchronous", "synchronous": {}}
+    assert parse_federation(stored).spec == parse_federation(document).spec
+
+
+def test_pod_parts_come_back_as_they_were_written(control_plane: Any) -> None:
+    stored = control_plane.request("POST", DRY_RUN, VALID["pod parts are kept"])
+    assert stored["spec"]["learnerGroups"] == VALID["pod parts are kept"]["spec"]["learnerGroups"]
+
+
+def test_columns_show_what_people_look_for(control_plane: Any) -> None:
+    path = f"{COLLECTION}/columns"
+    control_plane.request("POST", COLLECTION, {**MINIMAL, "metadata": {"name": "columns"}})
+    try:
+        condition = {"observedGeneration": 1, "lastTransitionTime": "2024-05-01T10:00:00Z", "message": "as it is"}
+        control_plane.request(
+            "PATCH",
+            f"{path}/status",
+            {
+                "status": {
+                    "currentRound": 3,
+                    "globalModel": {"version": 0, "sha256": "0" * 64, "location": "models/0.safetensors"},
+                    "learners": {"desired": 4, "ready": 3, "participating": 3, "summary": "3/4"},
+                    "metrics": [{"name": "accuracy", "value": "0.93"}, {"name": "loss", "value": "0.2"}],
+                    "conditions": [
+                        {**condition, "type": "Complete", "status": "False", "reason": "InProgress"},
+                        {**condition, "type": "Progressing", "status": "True", "reason": "Training"},
+                    ],
+                }
+            },
+            "application/merge-patch+json",
+        )
+        table = table_of(control_plane)
+        shown = dict(zip((c["name"] for c in table["columnDefinitions"]), table["rows"][0]["cells"], strict=True))
+        del shown["Age"]
+        assert shown == {
+            "Name": "columns",
+            "Complete": "False",
+            "Round": 3,
+            "Rounds": 10,
+            "Learners": "3/4",
+            "Metric": "0.93",
+            "Protocol": "Synchronous",
+            "Rule": "FedAvg",
+            "Reason": "Training",
+        }
+        wide = [c["name"] for c in table["columnDefinitions"] if c["priority"] == 1]
+        assert wide == ["Protocol", "Rule", "Reason"]
+    finally:
+        control_plane.request("DELETE", path)
+
+
+def table_of(server: Any) -> Any:
+    accept = "application/json;as=Table;v=v1;g=meta.k8s.io"
+    return server.request("GET", COLLECTION, accept=accept)
+
+
+def test_short_name_and_category_are_served(control_plane: Any) -> None:
+    resources = control_plane.request("GET", "/apis/metisfl.dev/v1alpha1")["resources"]
+    (federations,) = [r for r in resources if r["name"] == "federations"]
+    assert federations["shortNames"] == ["mfed"]
+    assert federations["categories"] == ["metisfl"]
+    assert {r["name"] for r in resources} == {"federations", "federations/status"}
