@@ -1,0 +1,58 @@
+"""`python -m metisfl_controller`: reads settings from the environment and serves until SIGTERM or SIGINT.
+
+Exit status: 0 orderly; 2 bad settings or an invalid federation; 3 the state directory cannot be used; 1 anything else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import tempfile
+from pathlib import Path
+
+from metisfl.logs import configure, logger
+from metisfl_controller.settings import Settings, SettingsError
+
+
+def main() -> int:
+    try:
+        settings = Settings.parse(os.environ)
+    except SettingsError as error:
+        print(f"metisfl_controller: {error}", file=sys.stderr)
+        return 2
+    configure(settings.log_format, settings.log_level)
+    # Numba reads this when it is imported; compiled kernels are kept for the next start, also where $HOME is read-only.
+    cache = Path(tempfile.gettempdir()) / f"metisfl-kernels-{os.getuid()}"
+    os.environ.setdefault("NUMBA_CACHE_DIR", str(cache))
+    return asyncio.run(_run(settings))
+
+
+async def _run(settings: Settings) -> int:
+    # After NUMBA_CACHE_DIR is set.
+    from metisfl.spec import SpecError
+    from metisfl_controller.service import serve
+    from metisfl_controller.state.store import StateError
+
+    log = logger("metisfl.controller")
+    stop = asyncio.Event()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(signum, stop.set)
+    try:
+        await serve(settings, log, stop)
+    except SpecError as error:
+        for problem in error.problems:
+            log.error("invalid federation: %s", problem)
+        return 2
+    except StateError as error:
+        log.error("%s", error)
+        return 3
+    except OSError as error:
+        log.error("%s", error, exc_info=True)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

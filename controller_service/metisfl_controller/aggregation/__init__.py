@@ -1,0 +1,1 @@
+"""From uploaded models to the next global model: staging, fold, finish."""

@@ -1,0 +1,65 @@
+"""Where uploads land: a few slots in memory, and files on disk for everything beyond them.
+
+Slots bound memory, not concurrency: a controller with four slots of a model each takes any number of uploads at once,
+because the fifth goes to a file that is mapped into memory and written back by the kernel as it likes.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from metisfl.wire.layout import Buffer, aligned_zeros
+
+
+@dataclass(frozen=True, eq=False)
+class Slot:
+    """Room for one model: `buffer` has the layout's size. After `release` it must not be used any more."""
+
+    buffer: Buffer
+    in_memory: bool
+    release: Callable[[], None]
+
+
+class StagingPool:
+    """Slots of `nbytes` each: up to `memory_slots` in memory, reused, and spill files in `directory` beyond that.
+
+    Not thread-safe by itself: acquire and release from one thread (the event loop).
+    """
+
+    def __init__(self, directory: Path, nbytes: int, memory_slots: int = 4) -> None:
+        self._directory = directory
+        self.nbytes = nbytes
+        self._unused = memory_slots
+        self._free: list[Buffer] = []
+        directory.mkdir(parents=True, exist_ok=True)
+        for left_over in directory.glob("upload-*"):
+            left_over.unlink()
+
+    def acquire(self) -> Slot:
+        """A slot at once, in memory if one is free. Raises OSError when the disk has no room for a spill file."""
+        if not self._free and self._unused:
+            self._unused -= 1
+            self._free.append(aligned_zeros(self.nbytes))
+        if self._free:
+            buffer = self._free.pop()
+            return Slot(buffer, True, lambda: self._free.append(buffer))
+        return self._spill()
+
+    def _spill(self) -> Slot:
+        descriptor, name = tempfile.mkstemp(prefix="upload-", dir=self._directory)
+        try:
+            # Unlinked at once: the space returns however this process ends.
+            Path(name).unlink()
+            # Reserved up front: running out of disk later would be a SIGBUS instead of an error.
+            os.posix_fallocate(descriptor, 0, self.nbytes)
+            mapped = mmap.mmap(descriptor, self.nbytes)
+        finally:
+            os.close(descriptor)
+        return Slot(np.frombuffer(mapped, dtype=np.uint8), False, lambda: None)

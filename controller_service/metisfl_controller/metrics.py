@@ -1,0 +1,59 @@
+"""What Prometheus scrapes. One registry, passed in; no global state."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+_SECONDS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600)
+
+
+class ControllerMetrics:
+    """The controller's metrics; every name starts with `metisfl_`."""
+
+    def __init__(self, registry: CollectorRegistry, federation: str) -> None:
+        self.registry = registry
+        labels = {"federation": federation}
+
+        def gauge(name: str, text: str, *names: str) -> Gauge:
+            return Gauge(name, text, ("federation", *names), registry=registry)
+
+        def counter(name: str, text: str, *names: str) -> Counter:
+            return Counter(name, text, ("federation", *names), registry=registry)
+
+        def histogram(name: str, text: str) -> Histogram:
+            return Histogram(name, text, ("federation",), registry=registry, buckets=_SECONDS).labels(**labels)
+
+        self.round = gauge("metisfl_round", "Round being worked on; the last one when none is").labels(**labels)
+        self.model_version = gauge("metisfl_model_version", "Newest committed model version").labels(**labels)
+        self.rounds_committed = counter("metisfl_rounds_committed", "Rounds committed by this process").labels(**labels)
+        self.round_seconds = histogram("metisfl_round_seconds", "Whole rounds, from dispatch to commit")
+        self.aggregation_seconds = histogram("metisfl_aggregation_seconds", "Kernel time of a round, fold and finish")
+        self.commit_seconds = histogram("metisfl_commit_seconds", "Writing and syncing a model version")
+        self._learners = gauge(
+            "metisfl_learners", "Learners by state: desired, connected, ready, participating", "state"
+        )
+        self._bytes = counter(
+            "metisfl_transfer_bytes", "Model payload bytes: sent to and received from learners", "direction"
+        )
+        self._uploads = counter("metisfl_uploads", "Finished uploads by outcome", "outcome")
+        self._model_metric = gauge("metisfl_model_metric", "Newest federated evaluation, by metric", "metric")
+        self._federation = federation
+        self.bytes_sent = 0
+        self.bytes_received = 0
+
+    def learners(self, state: str, count: int) -> None:
+        self._learners.labels(self._federation, state).set(count)
+
+    def sent(self, count: int) -> None:
+        self.bytes_sent += count
+        self._bytes.labels(self._federation, "sent").inc(count)
+
+    def received(self, count: int) -> None:
+        self.bytes_received += count
+        self._bytes.labels(self._federation, "received").inc(count)
+
+    def upload(self, outcome: str) -> None:
+        self._uploads.labels(self._federation, outcome).inc()
+
+    def model_metric(self, name: str, value: float) -> None:
+        self._model_metric.labels(self._federation, name).set(value)

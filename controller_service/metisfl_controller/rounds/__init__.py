@@ -1,0 +1,1 @@
+"""The round state machine and its policies; pure code, time is passed in."""

@@ -1,0 +1,186 @@
+"""What goes into the state machine (events) and what comes out of it (commands)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from metisfl_controller.rounds.evaluation import Mean, Report
+from metisfl_controller.rounds.tasks import Order, TaskId
+
+# Events
+
+
+@dataclass(frozen=True)
+class LearnerReady:
+    """A learner opened its task stream; it may hold results or still be at work from before."""
+
+    learner: str
+    held: tuple[str, ...] = ()
+    running: str = ""
+
+
+@dataclass(frozen=True)
+class LearnerLost:
+    """Its lease ran out, it left, or it was refused."""
+
+    learner: str
+
+
+@dataclass(frozen=True)
+class InitialModelVerified:
+    """The initial weights have arrived, complete and finite."""
+
+    task: TaskId
+
+
+@dataclass(frozen=True)
+class UpdateVerified:
+    """A training result has arrived, complete and finite."""
+
+    task: TaskId
+    examples: int
+
+
+@dataclass(frozen=True)
+class UpdateRejected:
+    """A training result arrived that must not be used."""
+
+    task: TaskId
+
+
+@dataclass(frozen=True)
+class TaskFailed:
+    """The learner's code raised."""
+
+    task: TaskId
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """A learner's metrics of a version."""
+
+    learner: str
+    version: int
+    report: Report
+
+
+@dataclass(frozen=True)
+class Committed:
+    """The version the machine asked for is durable."""
+
+    version: int
+
+
+@dataclass(frozen=True)
+class AggregationFailed:
+    """The round's updates could not be combined."""
+
+    message: str
+
+
+@dataclass(frozen=True)
+class Tick:
+    """Time has passed."""
+
+
+Event = (
+    LearnerReady
+    | LearnerLost
+    | InitialModelVerified
+    | UpdateVerified
+    | UpdateRejected
+    | TaskFailed
+    | Evaluated
+    | Committed
+    | AggregationFailed
+    | Tick
+)
+
+# Commands
+
+
+@dataclass(frozen=True)
+class Dispatch:
+    """Send a task."""
+
+    order: Order
+
+
+@dataclass(frozen=True)
+class Resend:
+    """Ask a learner to upload a result that it holds."""
+
+    order: Order
+
+
+@dataclass(frozen=True)
+class Discard:
+    """Tell a learner to abandon or forget a task."""
+
+    learner: str
+    task: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Wait:
+    """Tell a learner why there is nothing to do."""
+
+    learner: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class AdoptInitialModel:
+    """Commit this upload as version 0."""
+
+    task: TaskId
+
+
+@dataclass(frozen=True)
+class BeginRound:
+    """Empty the accumulator."""
+
+    number: int
+
+
+@dataclass(frozen=True)
+class Fold:
+    """This verified upload counts, with this weight."""
+
+    task: TaskId
+    weight: float
+
+
+@dataclass(frozen=True)
+class CommitRound:
+    """Finish the mean and make it durable."""
+
+    number: int
+    attempts: int
+    started_at: float
+    participants: tuple[str, ...]
+    contributors: tuple[str, ...]
+    lost: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class RecordMetrics:
+    """The metrics of a version are known."""
+
+    version: int
+    means: Mapping[str, Mean]
+
+
+@dataclass(frozen=True)
+class End:
+    """The federation is over; `published` is the version that counts, None if there is none."""
+
+    complete: bool
+    reason: str
+    message: str
+    published: int | None
+
+
+Command = Dispatch | Resend | Discard | Wait | AdoptInitialModel | BeginRound | Fold | CommitRound | RecordMetrics | End

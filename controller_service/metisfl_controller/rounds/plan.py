@@ -1,0 +1,79 @@
+"""What the state machine needs to know of a Federation, as plain numbers."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from decimal import Decimal
+
+from metisfl.spec import FederationSpec
+
+
+@dataclass(frozen=True)
+class Target:
+    """A bound on one metric. Exactly one of the two is set."""
+
+    metric: str
+    at_least: float | None = None
+    at_most: float | None = None
+
+    def met_by(self, value: float) -> bool:
+        if self.at_least is not None:
+            return value >= self.at_least
+        return self.at_most is not None and value <= self.at_most
+
+    def __str__(self) -> str:
+        return f"{self.metric} ≥ {self.at_least}" if self.at_least is not None else f"{self.metric} ≤ {self.at_most}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Times are in seconds."""
+
+    expected_learners: int
+    min_learners: int
+    quorum_percent: int
+    round_deadline: float
+    max_rounds: int
+    evaluate_every: int = 1
+    max_duration: float | None = None
+    target: Target | None = None
+    max_attempts: int = 3
+    gather_grace: float = 15.0
+    """How long the first start waits for the rest once `min_learners` are ready, so that version 0 does not depend on
+    which pod happened to start first."""
+
+    @classmethod
+    def of(cls, spec: FederationSpec) -> Plan:
+        synchronous = spec.protocol.synchronous_or_default
+        termination = spec.termination
+        quorum = quorum_of(spec.total_replicas, synchronous.quorum_percent)
+        return cls(
+            expected_learners=spec.total_replicas,
+            min_learners=spec.selection.min_learners or quorum,
+            quorum_percent=synchronous.quorum_percent,
+            round_deadline=synchronous.round_deadline_seconds,
+            max_rounds=termination.max_rounds,
+            evaluate_every=spec.evaluation.every_rounds,
+            max_duration=termination.max_duration_seconds,
+            target=None
+            if termination.target_metric is None
+            else Target(
+                termination.target_metric.name,
+                _number(termination.target_metric.at_least),
+                _number(termination.target_metric.at_most),
+            ),
+        )
+
+    def evaluates(self, version: int) -> bool:
+        """Whether learners evaluate this version when they download it to train on."""
+        return version % self.evaluate_every == 0
+
+
+def quorum_of(participants: int, percent: int) -> int:
+    """`percent` of the participants, rounded up, and at least one."""
+    return max(1, math.ceil(participants * percent / 100))
+
+
+def _number(text: str | None) -> float | None:
+    return None if text is None else float(Decimal(text))

@@ -1,0 +1,49 @@
+"""Task identities and the orders that carry them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Kind(StrEnum):
+    INITIALISE = "initialise"
+    TRAIN = "train"
+    EVALUATE = "evaluate"
+
+
+@dataclass(frozen=True)
+class TaskId:
+    """Names one piece of work for ever: uploads are idempotent by it, across restarts of either side.
+
+    As text: `<federation uid>/<incarnation>/<kind>/<base version>/<learner>/<attempt>`.
+    """
+
+    federation: str
+    incarnation: int
+    kind: Kind
+    base_version: int
+    learner: str
+    attempt: int
+
+    def __str__(self) -> str:
+        return f"{self.federation}/{self.incarnation}/{self.kind}/{self.base_version}/{self.learner}/{self.attempt}"
+
+    @classmethod
+    def parse(cls, text: str) -> TaskId:
+        """Raises ValueError for anything that is not a task id."""
+        parts = text.split("/")
+        if len(parts) != 6:
+            raise ValueError(f"not a task id: '{text[:100]}'")
+        federation, incarnation, kind, base, learner, attempt = parts
+        return cls(federation, int(incarnation), Kind(kind), int(base), learner, int(attempt))
+
+
+@dataclass(frozen=True)
+class Order:
+    """A task for one learner. `deadline` is on the clock of the machine's `now`; None means no limit."""
+
+    task: TaskId
+    round: int
+    evaluate: bool = False
+    deadline: float | None = None

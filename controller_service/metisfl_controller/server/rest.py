@@ -1,0 +1,75 @@
+"""The REST side: status, history and models for people, dashboards and the operator. Reads only."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import FastAPI, HTTPException, Path, Response
+from fastapi.responses import FileResponse, PlainTextResponse
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from metisfl.api import FederationDocument, ModelDocument, RoundDocument
+from metisfl_controller.conductor import Conductor
+from metisfl_controller.state.store import StoredVersion
+from metisfl_controller.status import federation_document, model_document, round_document
+
+_VERSION = Path(description="A version number, or `latest`: the published version once there is one", max_length=20)
+
+
+def build_app(conductor: Conductor) -> FastAPI:
+    """The application, for one conductor that has started."""
+    app = FastAPI(title="MetisFL controller", version="v1", docs_url="/docs", redoc_url=None)
+    store = conductor.store
+
+    @app.get("/healthz", response_class=PlainTextResponse, summary="The process is alive")
+    async def healthz() -> str:
+        return "ok"
+
+    @app.get("/readyz", response_class=PlainTextResponse, summary="Kernels are compiled and learners may join")
+    async def readyz() -> str:
+        return "ok"
+
+    @app.get("/metrics", summary="Prometheus metrics")
+    async def metrics() -> Response:
+        return Response(generate_latest(conductor.metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+    @app.get("/v1/federation", summary="Where the federation stands")
+    async def federation() -> FederationDocument:
+        return federation_document(conductor, await conductor.in_store(store.versions))
+
+    @app.get("/v1/rounds", summary="Committed rounds, oldest first")
+    async def rounds() -> list[RoundDocument]:
+        records = await conductor.in_store(store.rounds)
+        return [round_document(record, conductor.version_metrics) for record in records]
+
+    @app.get("/v1/models", summary="Stored model versions, oldest first")
+    async def models() -> list[ModelDocument]:
+        published = conductor.outcome.published_version if conductor.outcome else None
+        versions = await conductor.in_store(store.versions)
+        return [model_document(v, conductor.version_metrics, published) for v in versions if v.stored]
+
+    @app.get("/v1/models/{version}", summary="One model version as a safetensors file")
+    async def model(version: Annotated[str, _VERSION]) -> FileResponse:
+        stored = _find(await conductor.in_store(store.versions), version, conductor)
+        return FileResponse(
+            store.path(stored),
+            media_type="application/octet-stream",
+            filename=f"{conductor.federation.metadata.name}-{stored.file}",
+            headers={"X-Metisfl-Sha256": stored.sha256, "X-Metisfl-Version": str(stored.version)},
+        )
+
+    return app
+
+
+def _find(versions: list[StoredVersion], wanted: str, conductor: Conductor) -> StoredVersion:
+    kept = {version.version: version for version in versions if version.stored}
+    if not kept:
+        raise HTTPException(404, "no model version has been committed yet")
+    if wanted == "latest":
+        published = conductor.outcome.published_version if conductor.outcome else None
+        return kept.get(max(kept) if published is None else published) or kept[max(kept)]
+    if not wanted.isdigit():
+        raise HTTPException(422, f"'{wanted}' is not a version: give a number or 'latest'")
+    if int(wanted) not in kept:
+        raise HTTPException(404, f"version {wanted} is not kept; stored versions: {', '.join(map(str, sorted(kept)))}")
+    return kept[int(wanted)]

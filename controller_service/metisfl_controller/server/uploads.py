@@ -1,0 +1,131 @@
+"""Uploads under way: where each stands, which slot it fills, and whether what has arrived is whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+import xxhash
+
+from metisfl.proto.v1 import controller_pb2 as pb
+from metisfl.proto.v1 import model_pb2
+from metisfl.wire.frames import ChunkFrame
+from metisfl.wire.layout import Layout, LayoutError
+from metisfl.wire.limits import MAX_METRIC_NAME, MAX_METRICS
+from metisfl_controller.aggregation.staging import Slot, StagingPool
+from metisfl_controller.rounds.tasks import Kind, TaskId
+from metisfl_controller.server.downloads import MODEL_SECTION
+
+
+class UploadError(ValueError):
+    """What the learner sent cannot be used; the message goes back to it."""
+
+
+@dataclass(eq=False)
+class Upload:
+    """One task's result on its way in. A broken stream leaves it here, and the next one goes on at `received`."""
+
+    task: TaskId
+    layout: Layout
+    slot: Slot
+    report: pb.TrainingReport
+    received: int = 0
+    stream: object = None
+    """Whose stream fills it now; another stream for the same task takes over by setting its own."""
+    hasher: xxhash.xxh3_64 = field(default_factory=xxhash.xxh3_64)
+
+    def take(self, chunk: ChunkFrame) -> None:
+        """Put a chunk in its place. Raises UploadError when it is not the one that follows."""
+        size = len(chunk.data)
+        if chunk.section != 0 or chunk.offset != self.received or self.received + size > self.layout.nbytes:
+            raise UploadError(
+                f"chunk of section {chunk.section} at {chunk.offset}, expected section 0 at {self.received}"
+            )
+        self.slot.buffer[self.received : self.received + size] = np.frombuffer(chunk.data, dtype=np.uint8)
+        self.hasher.update(chunk.data)
+        self.received += size
+
+    def check_complete(self, finish: model_pb2.Finish) -> None:
+        """Raises UploadError when bytes are missing or the checksum of the whole differs."""
+        if self.received != self.layout.nbytes:
+            raise UploadError(f"{self.received} of {self.layout.nbytes} bytes arrived before the end")
+        if list(finish.section_checksums) != [self.hasher.intdigest()]:
+            raise UploadError("the section's checksum does not fit what arrived")
+
+    def start_again(self) -> None:
+        """Forget the content, keep the slot."""
+        self.received = 0
+        self.hasher.reset()
+
+
+class Uploads:
+    """All uploads that have begun and not ended, by task."""
+
+    def __init__(self, make_pool: Callable[[int], StagingPool]) -> None:
+        self._make_pool = make_pool
+        self._pool: StagingPool | None = None
+        self._open: dict[TaskId, Upload] = {}
+
+    def begin(self, task: TaskId, header: pb.UploadHeader, layout: Layout | None, stream: object) -> Upload:
+        """A new upload, or the one that a broken stream left. Raises UploadError, or OSError when there is no room."""
+        declared = _declared_layout(header)
+        if layout is not None and declared.digest != layout.digest:
+            raise UploadError("the model has another layout: " + "; ".join(layout.difference(declared)))
+        _check_report(header.report, task.kind)
+        upload = self._open.get(task)
+        if upload is None or upload.layout.digest != declared.digest:
+            if upload is not None:
+                self.drop(upload)
+            if self._pool is None or self._pool.nbytes != declared.nbytes:
+                self._pool = self._make_pool(declared.nbytes)
+            upload = Upload(task, declared, self._pool.acquire(), header.report)
+            self._open[task] = upload
+        upload.report, upload.stream = header.report, stream
+        return upload
+
+    def of(self, task: TaskId) -> Upload:
+        """The open upload of a task. Raises KeyError."""
+        return self._open[task]
+
+    def drop(self, upload: Upload) -> None:
+        """Free the slot, after which nothing may use its buffer; harmless when that happened before."""
+        if self._open.pop(upload.task, None) is not None:
+            upload.slot.release()
+
+    def stale(self, expected: Callable[[TaskId], bool]) -> list[Upload]:
+        """Uploads whose task no longer counts."""
+        return [upload for upload in self._open.values() if not expected(upload.task)]
+
+
+def _declared_layout(header: pb.UploadHeader) -> Layout:
+    if header.kind != pb.UPLOAD_KIND_MODEL:
+        raise UploadError(f"upload kind {header.kind} is not supported; send whole weights")
+    if [section.name for section in header.sections] != [MODEL_SECTION]:
+        raise UploadError(f"expected one section '{MODEL_SECTION}', got {[s.name[:40] for s in header.sections][:5]}")
+    section = header.sections[0]
+    if section.codec != model_pb2.CODEC_FLOAT32:
+        raise UploadError(f"codec {section.codec} was not agreed on at Join")
+    try:
+        layout = Layout.from_proto(section.layout)
+    except LayoutError as error:
+        raise UploadError(str(error)) from error
+    if section.encoded_bytes != layout.nbytes:
+        raise UploadError(f"the section declares {section.encoded_bytes} bytes, its layout has {layout.nbytes}")
+    return layout
+
+
+def _check_report(report: pb.TrainingReport, kind: Kind) -> None:
+    if kind is Kind.TRAIN and not 0 < report.examples < 1 << 53:
+        raise UploadError(f"the report says {report.examples} training examples; FedAvg weighs by them")
+    check_metrics(report.metrics)
+
+
+def check_metrics(metrics: Iterable[model_pb2.Metric]) -> None:
+    """Raises UploadError for names or values that nobody could display."""
+    listed = list(metrics)
+    if len(listed) > MAX_METRICS:
+        raise UploadError(f"{len(listed)} metrics, at most {MAX_METRICS} are taken")
+    for metric in listed:
+        if not 0 < len(metric.name) <= MAX_METRIC_NAME or not np.isfinite(metric.value):
+            raise UploadError(f"metric '{metric.name[:80]}' is {metric.value}; metrics need a name and a finite value")

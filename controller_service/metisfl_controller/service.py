@@ -1,0 +1,146 @@
+"""Puts one controller together and runs it until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import socket
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import uvicorn
+from prometheus_client import CollectorRegistry
+
+from metisfl.logs import ContextLogger
+from metisfl.spec import Federation, load_federation
+from metisfl.wire import rpc
+from metisfl_controller.aggregation.engine import Engine
+from metisfl_controller.aggregation.staging import StagingPool
+from metisfl_controller.clock import steady_clock
+from metisfl_controller.conductor import Conductor
+from metisfl_controller.metrics import ControllerMetrics
+from metisfl_controller.partitions import PartitionPlan
+from metisfl_controller.server.rest import build_app
+from metisfl_controller.server.servicer import HEARTBEAT_SECONDS, Servicer
+from metisfl_controller.server.uploads import Uploads
+from metisfl_controller.settings import Address, Settings
+from metisfl_controller.state.registry import Registry
+from metisfl_controller.state.store import Store
+
+LEASE_SECONDS = 4.0 * HEARTBEAT_SECONDS
+SHUTDOWN_SECONDS = 5.0
+
+
+class _RestServer(uvicorn.Server):
+    """Uvicorn without its own signal handlers: the process has one place that decides to stop."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+async def serve(settings: Settings, log: ContextLogger, stop: asyncio.Event) -> None:
+    """Run until `stop` is set. Raises SpecError, StateError, OSError (an address in use), RuntimeError (no OpenMP)."""
+    federation = load_federation(settings.federation_file)
+    plan = _partition_plan(settings.partition_plan, federation)
+    uid = settings.federation_uid or _kept_uid(settings.state_dir)
+    log = log.bind(federation=federation.metadata.name)
+    conductor = Conductor(
+        federation=federation,
+        uid=uid,
+        registry=Registry.of(federation.spec, plan, LEASE_SECONDS),
+        engine=Engine(settings.threads),
+        store=Store(settings.state_dir, uid, federation.metadata.name),
+        uploads=Uploads(lambda nbytes: StagingPool(settings.state_dir / "staging", nbytes)),
+        metrics=ControllerMetrics(CollectorRegistry(), federation.metadata.name),
+        clock=steady_clock(),
+        log=log,
+    )
+    try:
+        await conductor.start()
+        log.info("kernels are compiled", extra={"threads": settings.threads})
+        await _serve_until_stopped(conductor, settings, log, stop)
+    finally:
+        await conductor.close()
+
+
+async def _serve_until_stopped(
+    conductor: Conductor, settings: Settings, log: ContextLogger, stop: asyncio.Event
+) -> None:
+    grpc_server, grpc_address = await _start_grpc(conductor, settings.grpc_address, log)
+    listener = _listen(settings.http_address)
+    http_address = Address(settings.http_address.host, listener.getsockname()[1])
+    rest = _RestServer(uvicorn.Config(build_app(conductor), log_config=None, access_log=False, lifespan="off"))
+    rest_task = asyncio.create_task(rest.serve(sockets=[listener]))
+    conducting = asyncio.create_task(conductor.run())
+    stopping = asyncio.create_task(stop.wait())
+    if settings.endpoint_file:
+        _write_endpoints(settings.endpoint_file, grpc_address, http_address)
+    log.info("serving", extra={"grpc": str(grpc_address), "http": str(http_address)})
+    try:
+        await asyncio.wait({conducting, stopping, rest_task}, return_when=asyncio.FIRST_COMPLETED)
+        if conducting.done():
+            conducting.result()
+    finally:
+        log.info("stopping")
+        for task in (conducting, stopping):
+            task.cancel()
+        await grpc_server.stop(grace=0.5)
+        rest.should_exit = True
+        await asyncio.wait({rest_task}, timeout=SHUTDOWN_SECONDS)
+
+
+async def _start_grpc(conductor: Conductor, address: Address, log: ContextLogger) -> tuple[grpc.aio.Server, Address]:
+    server = grpc.aio.server(options=rpc.SERVER_OPTIONS)
+    servicer = Servicer(conductor, log)
+    server.add_generic_rpc_handlers(
+        (
+            rpc.generic_handler(
+                {
+                    rpc.JOIN.name: servicer.join,
+                    rpc.TASKS.name: servicer.tasks,
+                    rpc.DOWNLOAD.name: servicer.download,
+                    rpc.UPLOAD.name: servicer.upload,
+                    rpc.LEAVE.name: servicer.leave,
+                }
+            ),
+        )
+    )
+    try:
+        port = server.add_insecure_port(str(address))
+    except RuntimeError as error:
+        raise OSError(f"cannot listen on {address} for gRPC: {error}") from error
+    await server.start()
+    return server, Address(address.host, port)
+
+
+def _listen(address: Address) -> socket.socket:
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    try:
+        return socket.create_server((address.host, address.port), family=family)
+    except OSError as error:
+        raise OSError(f"cannot listen on {address} for HTTP: {error}") from error
+
+
+def _partition_plan(path: Path | None, federation: Federation) -> PartitionPlan:
+    if path is None:
+        return PartitionPlan.of(federation.spec)
+    return PartitionPlan.model_validate_json(path.read_text())
+
+
+def _kept_uid(state_dir: Path) -> str:
+    """Outside of Kubernetes nobody hands out a UID: make one and keep it with the state."""
+    state_dir.mkdir(parents=True, exist_ok=True)
+    path = state_dir / "uid"
+    if not path.exists():
+        path.write_text(str(uuid.uuid4()))
+    return path.read_text().strip()
+
+
+def _write_endpoints(path: Path, grpc_address: Address, http_address: Address) -> None:
+    unfinished = path.with_suffix(".tmp")
+    unfinished.write_text(json.dumps({"grpc": str(grpc_address), "http": str(http_address)}))
+    unfinished.replace(path)

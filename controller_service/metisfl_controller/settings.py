@@ -1,0 +1,82 @@
+"""The controller's settings, parsed once from the environment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+from metisfl.logs import LogFormat
+from metisfl_controller.cpus import available_cpus
+
+
+class SettingsError(ValueError):
+    """A setting that is missing or makes no sense; the message names it."""
+
+
+@dataclass(frozen=True)
+class Address:
+    host: str
+    port: int
+
+    @classmethod
+    def parse(cls, name: str, text: str) -> Address:
+        host, _, port = text.rpartition(":")
+        if not host or not port.isdigit() or int(port) > 65535:
+            raise SettingsError(f"{name}={text}: expected host:port, such as 0.0.0.0:50051")
+        return cls(host.strip("[]"), int(port))
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """See docs/settings.md for what each environment variable means."""
+
+    federation_file: Path
+    state_dir: Path
+    grpc_address: Address
+    http_address: Address
+    threads: int
+    partition_plan: Path | None = None
+    federation_uid: str | None = None
+    endpoint_file: Path | None = None
+    log_format: LogFormat = "json"
+    log_level: str = "INFO"
+
+    @classmethod
+    def parse(cls, environment: Mapping[str, str]) -> Settings:
+        """Raises SettingsError."""
+
+        def path(name: str) -> Path | None:
+            return Path(environment[name]) if environment.get(name) else None
+
+        def required(name: str) -> Path:
+            found = path(name)
+            if found is None:
+                raise SettingsError(f"{name} is not set")
+            return found
+
+        log_format = environment.get("METISFL_LOG_FORMAT", "json")
+        if log_format not in ("json", "text"):
+            raise SettingsError(f"METISFL_LOG_FORMAT={log_format}: expected json or text")
+        threads = environment.get("METISFL_THREADS", "")
+        if threads and not (threads.isdigit() and int(threads) > 0):
+            raise SettingsError(f"METISFL_THREADS={threads}: expected a number above 0")
+        cpus = available_cpus()
+        return cls(
+            federation_file=required("METISFL_FEDERATION_FILE"),
+            state_dir=required("METISFL_STATE_DIR"),
+            grpc_address=Address.parse(
+                "METISFL_GRPC_ADDRESS", environment.get("METISFL_GRPC_ADDRESS", "0.0.0.0:50051")
+            ),
+            http_address=Address.parse("METISFL_HTTP_ADDRESS", environment.get("METISFL_HTTP_ADDRESS", "0.0.0.0:8080")),
+            threads=min(int(threads), cpus) if threads else cpus,
+            partition_plan=path("METISFL_PARTITION_PLAN"),
+            federation_uid=environment.get("METISFL_FEDERATION_UID") or None,
+            endpoint_file=path("METISFL_ENDPOINT_FILE"),
+            log_format=cast(LogFormat, log_format),
+            log_level=environment.get("METISFL_LOG_LEVEL", "INFO").upper(),
+        )

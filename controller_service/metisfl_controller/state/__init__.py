@@ -1,0 +1,1 @@
+"""What survives a restart: committed models and the history, in one directory."""

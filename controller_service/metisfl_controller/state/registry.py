@@ -1,0 +1,116 @@
+"""Learners and their leases. Pure: time is passed in, nothing is sent."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from metisfl.spec import FederationSpec
+from metisfl.wire.layout import Layout
+from metisfl_controller.partitions import PartitionPlan
+
+
+class JoinRefusedError(ValueError):
+    """This learner has no place in the federation."""
+
+
+class UnknownLeaseError(KeyError):
+    """No such lease, or one that has ended: the learner must join again."""
+
+
+@dataclass
+class Learner:
+    """One learner, from its first Join on. `last_seen` is on the clock of the registry's `now`."""
+
+    id: str
+    group: str
+    ordinal: int
+    partition: int
+    parameters: Mapping[str, str]
+    lease: str = ""
+    last_seen: float = 0.0
+    framework: str = ""
+    ready: bool = False
+    activity: str = "Idle"
+    progress: float = 0.0
+    message: str = ""
+    train_examples: int = 0
+    test_examples: int = 0
+    layout: Layout | None = None
+
+
+@dataclass
+class Registry:
+    """All learners of a federation, by id and by lease. Leases end after `lease_seconds` without a message."""
+
+    plan: PartitionPlan
+    replicas: Mapping[str, int]
+    parameters: Mapping[str, Mapping[str, str]]
+    lease_seconds: float
+    learners: dict[str, Learner] = field(default_factory=dict)
+    refusals: dict[str, str] = field(default_factory=dict)
+    _by_lease: dict[str, Learner] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, spec: FederationSpec, plan: PartitionPlan, lease_seconds: float) -> Registry:
+        return cls(
+            plan=plan,
+            replicas={group.name: group.replicas for group in spec.learner_groups},
+            parameters={group.name: {**spec.learner.parameters, **group.parameters} for group in spec.learner_groups},
+            lease_seconds=lease_seconds,
+        )
+
+    def join(self, group: str, ordinal: int, framework: str, now: float) -> Learner:
+        """A fresh lease for this learner; one it had before ends. Raises JoinRefusedError."""
+        learner_id = f"{group}-{ordinal}"
+        if group not in self.replicas:
+            raise JoinRefusedError(
+                f"there is no learner group '{group[:63]}'; the groups are {', '.join(self.replicas)}"
+            )
+        if ordinal >= self.replicas[group]:
+            raise JoinRefusedError(
+                f"group '{group}' has {self.replicas[group]} learners, numbered from 0; {learner_id} is not one of them"
+            )
+        try:
+            partition = self.plan.index(group, ordinal)
+        except ValueError as error:
+            self.refusals[learner_id] = str(error)
+            raise JoinRefusedError(str(error)) from error
+        learner = self.learners.get(learner_id)
+        if learner is None:
+            learner = Learner(learner_id, group, ordinal, partition, self.parameters[group])
+            self.learners[learner_id] = learner
+        self._by_lease.pop(learner.lease, None)
+        learner.lease = secrets.token_urlsafe(24)
+        learner.last_seen, learner.framework = now, framework
+        learner.ready, learner.activity, learner.progress = False, "Idle", 0.0
+        self._by_lease[learner.lease] = learner
+        return learner
+
+    def holder(self, lease: str, now: float) -> Learner:
+        """The learner with this lease, whose clock starts anew. Raises UnknownLeaseError."""
+        learner = self._by_lease.get(lease)
+        if learner is None:
+            raise UnknownLeaseError("the lease is not known or has ended: join again")
+        learner.last_seen = now
+        return learner
+
+    def end(self, learner: Learner, message: str = "") -> None:
+        """The learner is gone; `message` says why when that is worth saying."""
+        self._by_lease.pop(learner.lease, None)
+        learner.lease, learner.ready = "", False
+        learner.activity, learner.progress = "Lost", 0.0
+        learner.message = message or learner.message
+
+    def expired(self, now: float) -> list[Learner]:
+        """Learners that have been silent for longer than their lease."""
+        return [learner for learner in self._by_lease.values() if now - learner.last_seen > self.lease_seconds]
+
+    def others(self, layout: Layout) -> Iterable[Learner]:
+        """Learners that hold a lease and a model of another layout."""
+        return [
+            learner
+            for learner in self._by_lease.values()
+            if learner.layout is not None and learner.layout.digest != layout.digest
+        ]

@@ -1,0 +1,56 @@
+-- One row of `federation` for ever; a row of `versions` is the commit point of a model.
+CREATE TABLE IF NOT EXISTS federation (
+  id                INTEGER PRIMARY KEY CHECK (id = 1),
+  uid               TEXT NOT NULL,
+  name              TEXT NOT NULL,
+  incarnation       INTEGER NOT NULL,
+  layout            BLOB,
+  started_at        REAL,
+  state             TEXT NOT NULL DEFAULT '',
+  reason            TEXT NOT NULL DEFAULT '',
+  message           TEXT NOT NULL DEFAULT '',
+  completed_at      REAL,
+  published_version INTEGER
+);
+
+CREATE TABLE IF NOT EXISTS versions (
+  version    INTEGER PRIMARY KEY,
+  file       TEXT NOT NULL,
+  sha256     TEXT NOT NULL,
+  bytes      INTEGER NOT NULL,
+  created_at REAL NOT NULL,
+  stored     INTEGER NOT NULL DEFAULT 1
+);
+
+-- Times are seconds since the epoch, UTC.
+CREATE TABLE IF NOT EXISTS rounds (
+  number            INTEGER PRIMARY KEY,
+  version           INTEGER NOT NULL REFERENCES versions (version),
+  started_at        REAL NOT NULL,
+  ended_at          REAL NOT NULL,
+  attempts          INTEGER NOT NULL,
+  train_seconds     REAL NOT NULL,
+  aggregate_seconds REAL NOT NULL,
+  commit_seconds    REAL NOT NULL,
+  bytes_received    INTEGER NOT NULL,
+  bytes_sent        INTEGER NOT NULL
+);
+
+CREATE TABLE IF NOT EXISTS participants (
+  round    INTEGER NOT NULL REFERENCES rounds (number),
+  learner  TEXT NOT NULL,
+  standing TEXT NOT NULL CHECK (standing IN ('contributed', 'lost')),
+  examples INTEGER NOT NULL DEFAULT 0,
+  batches  INTEGER NOT NULL DEFAULT 0,
+  seconds  REAL NOT NULL DEFAULT 0,
+  metrics  TEXT NOT NULL DEFAULT '{}',
+  PRIMARY KEY (round, learner)
+);
+
+CREATE TABLE IF NOT EXISTS metrics (
+  version  INTEGER NOT NULL REFERENCES versions (version),
+  name     TEXT NOT NULL,
+  value    REAL NOT NULL,
+  examples INTEGER NOT NULL,
+  PRIMARY KEY (version, name)
+);

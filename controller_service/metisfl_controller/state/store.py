@@ -1,0 +1,299 @@
+"""The state directory: `history.sqlite`, `models/`, and a lock that keeps a second controller out.
+
+A version is committed when its row is: the model file was synced under its final name before, so whatever moment the
+controller dies at, the newest row names a whole file. All methods block; call them from one thread at a time.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import sqlite3
+import time
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from metisfl.proto.v1 import model_pb2
+from metisfl.wire.layout import Buffer, Layout
+from metisfl_controller.rounds.evaluation import Mean
+from metisfl_controller.state.models import file_name, read_model, write_model
+
+KEEP_VERSIONS = 3
+
+
+class StateError(RuntimeError):
+    """The state directory cannot be used; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class StoredVersion:
+    version: int
+    file: str
+    sha256: str
+    bytes: int
+    created_at: float
+    stored: bool
+
+
+@dataclass(frozen=True)
+class Contribution:
+    """What one learner did in a round."""
+
+    examples: int = 0
+    batches: int = 0
+    seconds: float = 0.0
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class RoundRecord:
+    """A committed round. Times are seconds since the epoch."""
+
+    number: int
+    version: int
+    started_at: float
+    ended_at: float
+    attempts: int
+    train_seconds: float
+    aggregate_seconds: float
+    commit_seconds: float
+    bytes_received: int
+    bytes_sent: int
+    contributed: Mapping[str, Contribution]
+    lost: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How the federation ended."""
+
+    state: str
+    reason: str
+    message: str
+    completed_at: float
+    published_version: int | None
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What a starting controller finds."""
+
+    incarnation: int
+    layout: Layout | None
+    latest: StoredVersion | None
+    started_at: float | None
+    outcome: Outcome | None
+
+
+class Store:
+    """Opens the directory for one federation. Raises StateError when it is in use, foreign or unwritable."""
+
+    def __init__(self, directory: Path, uid: str, name: str) -> None:
+        self.directory = directory
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            (directory / "models").mkdir(exist_ok=True)
+            self._lock = _lock(directory / "lock")
+        except OSError as error:
+            raise StateError(f"cannot use the state directory {directory}: {error}") from error
+        self._database = sqlite3.connect(
+            directory / "history.sqlite", isolation_level=None, check_same_thread=False, timeout=10
+        )
+        self._database.row_factory = sqlite3.Row
+        try:
+            self._database.execute("PRAGMA journal_mode = DELETE")
+            self._database.execute("PRAGMA synchronous = FULL")
+            self._database.executescript(files(__package__).joinpath("schema.sql").read_text())
+            self._start(uid, name)
+        except sqlite3.Error as error:
+            raise StateError(f"cannot use {directory / 'history.sqlite'}: {error}") from error
+
+    def _start(self, uid: str, name: str) -> None:
+        row = self._one("SELECT uid FROM federation")
+        if row and row[0] != uid:
+            raise StateError(
+                f"{self.directory} holds another federation (uid {row[0]}, this one is {uid}): use an empty directory"
+            )
+        with self._database:
+            self._database.execute(
+                "INSERT INTO federation (id, uid, name, incarnation) VALUES (1, ?, ?, 1) "
+                "ON CONFLICT (id) DO UPDATE SET incarnation = incarnation + 1",
+                (uid, name),
+            )
+
+    def close(self) -> None:
+        self._database.close()
+        os.close(self._lock)
+
+    # ---- reading
+
+    def snapshot(self) -> Snapshot:
+        row = self._one(
+            "SELECT incarnation, layout, started_at, state, reason, message, completed_at, published_version "
+            "FROM federation"
+        )
+        assert row is not None
+        incarnation, layout, started_at, state, reason, message, completed_at, published = row
+        versions = self.versions()
+        return Snapshot(
+            incarnation=incarnation,
+            layout=Layout.from_proto(model_pb2.Layout.FromString(layout)) if layout else None,
+            latest=versions[-1] if versions else None,
+            started_at=started_at,
+            outcome=Outcome(state, reason, message, completed_at, published) if state else None,
+        )
+
+    def versions(self) -> list[StoredVersion]:
+        """All committed versions, oldest first; `stored` says whether the file is still kept."""
+        rows = self._database.execute(
+            "SELECT version, file, sha256, bytes, created_at, stored FROM versions ORDER BY version"
+        )
+        return [StoredVersion(**{**dict(row), "stored": bool(row["stored"])}) for row in rows]
+
+    def metrics(self) -> dict[int, dict[str, Mean]]:
+        """Metrics of every evaluated version."""
+        found: dict[int, dict[str, Mean]] = {}
+        for version, name, value, examples in self._database.execute(
+            "SELECT version, name, value, examples FROM metrics ORDER BY version, name"
+        ):
+            found.setdefault(version, {})[name] = Mean(value, examples)
+        return found
+
+    def rounds(self) -> list[RoundRecord]:
+        """All committed rounds, oldest first."""
+        contributed: dict[int, dict[str, Contribution]] = {}
+        lost: dict[int, list[str]] = {}
+        for number, learner, standing, examples, batches, seconds, metrics in self._database.execute(
+            "SELECT round, learner, standing, examples, batches, seconds, metrics FROM participants ORDER BY learner"
+        ):
+            if standing == "contributed":
+                contribution = Contribution(examples, batches, seconds, json.loads(metrics))
+                contributed.setdefault(number, {})[learner] = contribution
+            else:
+                lost.setdefault(number, []).append(learner)
+        rows = self._database.execute(
+            "SELECT number, version, started_at, ended_at, attempts, train_seconds, aggregate_seconds, commit_seconds, "
+            "bytes_received, bytes_sent FROM rounds ORDER BY number"
+        )
+        return [
+            RoundRecord(
+                **dict(row), contributed=contributed.get(row["number"], {}), lost=tuple(lost.get(row["number"], ()))
+            )
+            for row in rows
+        ]
+
+    def read(self, version: StoredVersion, layout: Layout) -> Buffer:
+        """A stored version as a flat buffer. Raises StateError."""
+        try:
+            return read_model(self.path(version), layout, version.sha256)
+        except (OSError, ValueError) as error:
+            raise StateError(f"model version {version.version} cannot be read: {error}") from error
+
+    def path(self, version: StoredVersion) -> Path:
+        return self.directory / "models" / version.file
+
+    # ---- writing
+
+    def commit_initial(self, layout: Layout, model: Buffer) -> StoredVersion:
+        """Version 0 and the layout of all versions."""
+        stored = self._write(0, layout, model)
+        with self._database:
+            self._database.execute("UPDATE federation SET layout = ?", (layout.to_proto().SerializeToString(),))
+            self._insert_version(stored)
+        return stored
+
+    def write_model(self, version: int, layout: Layout, model: Buffer) -> StoredVersion:
+        """The file of a version that is about to be committed."""
+        return self._write(version, layout, model)
+
+    def commit_round(self, stored: StoredVersion, record: RoundRecord) -> None:
+        """The round and its version, in one transaction; then files that are no longer kept are removed."""
+        with self._database:
+            self._insert_version(stored)
+            self._database.execute(
+                "INSERT INTO rounds (number, version, started_at, ended_at, attempts, train_seconds, "
+                "aggregate_seconds, commit_seconds, bytes_received, bytes_sent) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    record.number,
+                    record.version,
+                    record.started_at,
+                    record.ended_at,
+                    record.attempts,
+                    record.train_seconds,
+                    record.aggregate_seconds,
+                    record.commit_seconds,
+                    record.bytes_received,
+                    record.bytes_sent,
+                ),
+            )
+            self._database.executemany(
+                "INSERT INTO participants (round, learner, standing, examples, batches, seconds, metrics) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?)",
+                [
+                    *(
+                        (record.number, learner, "contributed", c.examples, c.batches, c.seconds, json.dumps(c.metrics))
+                        for learner, c in record.contributed.items()
+                    ),
+                    *((record.number, learner, "lost", 0, 0, 0.0, "{}") for learner in record.lost),
+                ],
+            )
+        self._prune()
+
+    def record_start(self, started_at: float) -> None:
+        """The moment the first round began; later calls change nothing."""
+        self._database.execute("UPDATE federation SET started_at = coalesce(started_at, ?)", (started_at,))
+
+    def record_metrics(self, version: int, means: Mapping[str, Mean]) -> None:
+        with self._database:
+            self._database.executemany(
+                "INSERT OR REPLACE INTO metrics (version, name, value, examples) VALUES (?, ?, ?, ?)",
+                [(version, name, mean.value, mean.examples) for name, mean in means.items()],
+            )
+
+    def record_outcome(self, outcome: Outcome) -> None:
+        self._database.execute(
+            "UPDATE federation SET state = ?, reason = ?, message = ?, completed_at = ?, published_version = ?",
+            (outcome.state, outcome.reason, outcome.message, outcome.completed_at, outcome.published_version),
+        )
+
+    def _write(self, version: int, layout: Layout, model: Buffer) -> StoredVersion:
+        name = file_name(version)
+        metadata = {"metisfl.version": str(version), "metisfl.layout": layout.digest}
+        sha256, size = write_model(self.directory / "models" / name, layout, model, metadata)
+        return StoredVersion(version, name, sha256, size, time.time(), True)
+
+    def _insert_version(self, stored: StoredVersion) -> None:
+        self._database.execute(
+            "INSERT INTO versions (version, file, sha256, bytes, created_at) VALUES (?, ?, ?, ?, ?)",
+            (stored.version, stored.file, stored.sha256, stored.bytes, stored.created_at),
+        )
+
+    def _prune(self) -> None:
+        for version in _outdated(self.versions()):
+            with suppress(FileNotFoundError):
+                self.path(version).unlink()
+            self._database.execute("UPDATE versions SET stored = 0 WHERE version = ?", (version.version,))
+
+    def _one(self, query: str) -> tuple[Any, ...] | None:
+        row: tuple[Any, ...] | None = self._database.execute(query).fetchone()
+        return row
+
+
+def _outdated(versions: Iterable[StoredVersion]) -> list[StoredVersion]:
+    return [version for version in versions if version.stored][:-KEEP_VERSIONS]
+
+
+def _lock(path: Path) -> int:
+    """An exclusive lock for the life of this process. Raises StateError when another controller holds it."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(descriptor)
+        raise StateError(f"another controller is running on {path.parent}: stop it first") from error
+    return descriptor

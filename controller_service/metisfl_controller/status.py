@@ -1,0 +1,162 @@
+"""The REST documents, made from what the conductor knows. Reads only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
+from metisfl.api import (
+    FederationDocument,
+    FederationState,
+    GlobalModel,
+    LearnerDocument,
+    MetricValue,
+    ModelDocument,
+    RoundDocument,
+    RoundProgress,
+)
+from metisfl_controller.conductor import Conductor
+from metisfl_controller.rounds.evaluation import Mean, Report, weighted_means
+from metisfl_controller.rounds.machine import Phase
+from metisfl_controller.rounds.participation import OpenRound, Standing
+from metisfl_controller.state.store import RoundRecord, StoredVersion
+
+_STATES = {
+    Phase.GATHERING: FederationState.WAITING_FOR_LEARNERS,
+    Phase.BETWEEN: FederationState.WAITING_FOR_LEARNERS,
+    Phase.INITIALISING: FederationState.INITIALISING,
+    Phase.TRAINING: FederationState.TRAINING,
+    Phase.COMMITTING: FederationState.TRAINING,
+    Phase.EVALUATING: FederationState.EVALUATING,
+    Phase.ENDED: FederationState.EVALUATING,  # for the moment until the outcome is durable
+}
+
+
+def federation_document(conductor: Conductor, versions: list[StoredVersion]) -> FederationDocument:
+    """`GET /v1/federation`. `versions`: all committed ones, oldest first."""
+    machine, outcome, spec = conductor.machine, conductor.outcome, conductor.federation.spec
+    published = outcome.published_version if outcome else None
+    shown = published if published is not None else max(conductor.version_metrics, default=None)
+    latest = conductor.latest
+    if published is not None:
+        latest = next((v for v in versions if v.version == published), latest)
+    waiting = machine.phase in (Phase.GATHERING, Phase.BETWEEN) and outcome is None
+    ready = sum(learner.ready for learner in conductor.registry.learners.values())
+    committed = conductor.latest.version if conductor.latest else 0
+    return FederationDocument(
+        name=conductor.federation.metadata.name,
+        uid=conductor.uid,
+        incarnation=conductor.incarnation,
+        state=FederationState(outcome.state) if outcome else _STATES[machine.phase],
+        reason=outcome.reason if outcome else "LearnersMissing" if waiting else "",
+        message=outcome.message
+        if outcome
+        else f"{ready} of at least {machine.plan.min_learners} learners are ready"
+        if waiting
+        else "",
+        current_round=machine.round.number if machine.round else committed,
+        max_rounds=spec.termination.max_rounds,
+        committed_rounds=committed,
+        round=_progress(machine.round) if machine.round else None,
+        learners=[*_learners(conductor), *_refusals(conductor)],
+        desired_learners=spec.total_replicas,
+        metrics=_values(conductor.version_metrics, shown),
+        global_model=GlobalModel(
+            version=latest.version, sha256=latest.sha256, location=f"models/{latest.file}", bytes=latest.bytes
+        )
+        if latest
+        else None,
+        bytes_sent=conductor.metrics.bytes_sent,
+        bytes_received=conductor.metrics.bytes_received,
+        start_time=_time(machine.started_at),
+        completion_time=_time(outcome.completed_at) if outcome else None,
+    )
+
+
+def round_document(record: RoundRecord, metrics: Mapping[int, Mapping[str, Mean]]) -> RoundDocument:
+    """One entry of `GET /v1/rounds`."""
+    reports = [Report(c.examples, c.metrics) for c in record.contributed.values()]
+    return RoundDocument(
+        number=record.number,
+        version=record.version,
+        started_at=datetime.fromtimestamp(record.started_at, UTC),
+        ended_at=datetime.fromtimestamp(record.ended_at, UTC),
+        attempts=record.attempts,
+        participants=sorted({*record.contributed, *record.lost}),
+        contributors=sorted(record.contributed),
+        lost=list(record.lost),
+        phase_seconds={
+            "train": record.train_seconds,
+            "aggregate": record.aggregate_seconds,
+            "commit": record.commit_seconds,
+        },
+        train_metrics={name: mean.value for name, mean in weighted_means(reports).items()},
+        metrics=_values(metrics, record.version),
+        bytes_received=record.bytes_received,
+        bytes_sent=record.bytes_sent,
+    )
+
+
+def model_document(
+    version: StoredVersion, metrics: Mapping[int, Mapping[str, Mean]], published: int | None
+) -> ModelDocument:
+    """One entry of `GET /v1/models`."""
+    return ModelDocument(
+        version=version.version,
+        sha256=version.sha256,
+        bytes=version.bytes,
+        created_at=datetime.fromtimestamp(version.created_at, UTC),
+        metrics=_values(metrics, version.version),
+        published=version.version == published,
+    )
+
+
+def _progress(open_round: OpenRound) -> RoundProgress:
+    return RoundProgress(
+        number=open_round.number,
+        attempt=open_round.attempt,
+        participants=len(open_round.participants),
+        contributions=len(open_round.having(Standing.DONE)),
+        quorum=open_round.quorum,
+        started_at=datetime.fromtimestamp(open_round.started_at, UTC),
+        deadline_at=datetime.fromtimestamp(open_round.deadline_at, UTC),
+    )
+
+
+def _learners(conductor: Conductor) -> list[LearnerDocument]:
+    return [
+        LearnerDocument(
+            id=learner.id,
+            group=learner.group,
+            connected=conductor.connected(learner),
+            activity=learner.activity,
+            progress=learner.progress,
+            message=learner.message,
+            train_examples=learner.train_examples,
+            test_examples=learner.test_examples,
+            contributions=conductor.contributions.get(learner.id, 0),
+            last_seen=_time(learner.last_seen),
+        )
+        for learner in sorted(conductor.registry.learners.values(), key=lambda x: (x.group, x.ordinal))
+    ]
+
+
+def _refusals(conductor: Conductor) -> list[LearnerDocument]:
+    return [
+        LearnerDocument(id=learner, group=learner.rpartition("-")[0], connected=False, activity="Lost", message=message)
+        for learner, message in conductor.registry.refusals.items()
+        if learner not in conductor.registry.learners
+    ]
+
+
+def _values(metrics: Mapping[int, Mapping[str, Mean]], version: int | None) -> list[MetricValue]:
+    if version is None:
+        return []
+    return [
+        MetricValue(name=name, value=mean.value, version=version, examples=mean.examples)
+        for name, mean in sorted(metrics.get(version, {}).items())
+    ]
+
+
+def _time(seconds: float | None) -> datetime | None:
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
