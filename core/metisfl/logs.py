@@ -58,7 +58,7 @@ def configure(form: LogFormat, level: str = "INFO") -> None:
     else:
         handler.setFormatter(_TextFormatter("{asctime} {levelname:<7} {message}", datefmt="%H:%M:%S", style="{"))
     logging.basicConfig(level=level, handlers=[handler], force=True)
-    for chatty in ("httpx", "httpcore", "asyncio", "uvicorn.access"):
+    for chatty in ("httpx", "httpcore", "asyncio", "uvicorn.access", "uvicorn.error"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
 
 

@@ -18,7 +18,7 @@ from metisfl.proto.v1 import model_pb2
 from metisfl.wire.frames import ChunkFrame, FrameError
 from metisfl.wire.layout import Layout, LayoutError
 from metisfl.wire.limits import MAX_ERROR_CHARACTERS, MAX_HELD_TASKS, PROTOCOL_VERSION
-from metisfl_controller.conductor import Conductor, LeaseEndedError, StreamRefusedError, TaskStream
+from metisfl_controller.conductor import Conductor, StreamRefusedError, TaskStream
 from metisfl_controller.rounds.tasks import TaskId
 from metisfl_controller.server.uploads import Upload, UploadError, check_metrics
 from metisfl_controller.state.registry import JoinRefusedError, Learner, UnknownLeaseError
@@ -40,6 +40,10 @@ _ACTIVITIES = {
     pb.ACTIVITY_UPLOADING: "Uploading",
     pb.ACTIVITY_INITIALISING: "Initialising",
 }
+
+
+class HungUpError(Exception):
+    """The learner closed its side of the task stream."""
 
 
 class Servicer:
@@ -91,24 +95,17 @@ class Servicer:
         stream = await self._open(messages, context)
         reader = asyncio.ensure_future(self._read(stream, messages))
         try:
-            while True:
-                getter = asyncio.ensure_future(stream.outbox.get())
-                await asyncio.wait({getter, reader}, return_when=asyncio.FIRST_COMPLETED)
-                if not getter.done():
-                    getter.cancel()
-                    reader.result()
+            while isinstance(item := await stream.outbox.get(), pb.Task):
+                yield item
+            match item:
+                case HungUpError():
                     return
-                item = getter.result()
-                if isinstance(item, pb.Task):
-                    yield item
-                elif isinstance(item, StreamRefusedError):
+                case StreamRefusedError():
                     await _abort(context, grpc.StatusCode.FAILED_PRECONDITION, str(item))
-                else:
+                case UploadError():
+                    await _abort(context, grpc.StatusCode.INVALID_ARGUMENT, str(item))
+                case _:
                     await _abort(context, grpc.StatusCode.UNAUTHENTICATED, f"the lease has ended: {item}")
-        except (UnknownLeaseError, LeaseEndedError) as error:
-            await _abort(context, grpc.StatusCode.UNAUTHENTICATED, str(error))
-        except UploadError as error:
-            await _abort(context, grpc.StatusCode.INVALID_ARGUMENT, str(error))
         finally:
             reader.cancel()
             self._conductor.close_stream(stream)
@@ -129,22 +126,29 @@ class Servicer:
             await _abort(context, grpc.StatusCode.FAILED_PRECONDITION, str(error))
 
     async def _read(self, stream: TaskStream, messages: AsyncIterator[pb.LearnerMessage]) -> None:
-        """Take in what the learner says until it hangs up. Raises UnknownLeaseError or UploadError."""
+        """Take in what the learner says; how that ended goes to the stream's outbox."""
         lease = stream.learner.lease
-        async for message in messages:
-            learner = self._conductor.registry.holder(lease, self._conductor.clock())
-            match message.WhichOneof("message"):
-                case "heartbeat":
-                    learner.activity = _ACTIVITIES.get(message.heartbeat.activity, "Idle")
-                    learner.progress = min(1.0, max(0.0, message.heartbeat.progress))
-                case "evaluation":
-                    check_metrics(message.evaluation.metrics)
-                    self._conductor.evaluated(learner, message.evaluation)
-                case "failure":
-                    message.failure.message = message.failure.message[:MAX_ERROR_CHARACTERS]
-                    self._conductor.failed(learner, message.failure)
-                case _:
-                    raise UploadError("Ready comes once, as the first message")
+        end: Exception = HungUpError()
+        try:
+            async for message in messages:
+                self._take(self._conductor.registry.holder(lease, self._conductor.clock()), message)
+        except (UnknownLeaseError, UploadError) as error:
+            end = error
+        stream.outbox.put_nowait(end)
+
+    def _take(self, learner: Learner, message: pb.LearnerMessage) -> None:
+        match message.WhichOneof("message"):
+            case "heartbeat":
+                learner.activity = _ACTIVITIES.get(message.heartbeat.activity, "Idle")
+                learner.progress = min(1.0, max(0.0, message.heartbeat.progress))
+            case "evaluation":
+                check_metrics(message.evaluation.metrics)
+                self._conductor.evaluated(learner, message.evaluation)
+            case "failure":
+                message.failure.message = message.failure.message[:MAX_ERROR_CHARACTERS]
+                self._conductor.failed(learner, message.failure)
+            case _:
+                raise UploadError("Ready comes once, as the first message")
 
     # ---- Download
 
