@@ -1,1 +1,25 @@
 """The learner: trains next to the data and dials out to the controller."""
+
+from metisfl_learner.learner import (
+    Evaluation,
+    Learner,
+    LearnerContext,
+    ParameterError,
+    PartitionPlace,
+    TaskCancelled,
+    TrainingResult,
+    TrainingTask,
+    Weights,
+)
+
+__all__ = [
+    "Evaluation",
+    "Learner",
+    "LearnerContext",
+    "ParameterError",
+    "PartitionPlace",
+    "TaskCancelled",
+    "TrainingResult",
+    "TrainingTask",
+    "Weights",
+]

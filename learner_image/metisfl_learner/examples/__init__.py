@@ -1,0 +1,1 @@
+"""Learners on real data that ships inside packages."""

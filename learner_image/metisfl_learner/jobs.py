@@ -1,0 +1,256 @@
+"""The work under way: at most one task in the learner's thread, and the uploads of finished ones.
+
+Jobs do not depend on the Tasks stream: while it is broken they go on, and their transfers try again until they
+succeed, the controller discards them, or the session gives the controller up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Awaitable, Callable
+from typing import TypeVar, assert_never
+
+import grpc
+import grpc.aio
+
+from metisfl.logs import ContextLogger
+from metisfl.proto.v1 import controller_pb2 as pb
+from metisfl.wire.layout import Buffer
+from metisfl.wire.limits import MAX_ERROR_CHARACTERS
+from metisfl_learner import work
+from metisfl_learner.checks import LearnerError
+from metisfl_learner.client import ControllerClient
+from metisfl_learner.exits import ExitCode, FatalError
+from metisfl_learner.learner import Progress, TaskCancelled
+from metisfl_learner.lease import Lease
+from metisfl_learner.outbox import Outbox
+from metisfl_learner.retry import REFUSALS, Backoff
+from metisfl_learner.task_loop import Action, Answer, Cancel, Forget, Note, Send, Start, Stop, TaskLoop
+from metisfl_learner.transfers import Download, TransferError
+from metisfl_learner.work import Result, Trainee
+from metisfl_learner.worker import Worker
+
+T = TypeVar("T")
+
+FAILURE_SECONDS = 2.0
+"""How long the report of a failure may take before the process ends anyway."""
+
+# A transfer that failed like this will not succeed later; a lost lease and a lost connection are not among them.
+_HOPELESS = REFUSALS | {grpc.StatusCode.NOT_FOUND, grpc.StatusCode.OUT_OF_RANGE, grpc.StatusCode.ALREADY_EXISTS}
+
+
+class _AbandonedError(Exception):
+    """The controller refuses what this task needs; the message has its words."""
+
+
+class _Job:
+    """One task being worked on."""
+
+    def __init__(self, task: pb.Task, log: ContextLogger) -> None:
+        self.task = task
+        self.log = log
+        self.activity = pb.ACTIVITY_IDLE
+        self.progress = Progress()
+        self.fraction: Callable[[], float] = lambda: 0.0
+        self.handle: asyncio.Task[None] | None = None
+
+
+class Jobs:
+    """Carries out what a TaskLoop decides, for one trainee."""
+
+    def __init__(
+        self,
+        group: asyncio.TaskGroup,
+        client: ControllerClient,
+        worker: Worker,
+        trainee: Trainee,
+        lease: Lease,
+        outbox: Outbox,
+        log: ContextLogger,
+    ) -> None:
+        self.loop = TaskLoop()
+        self._group = group
+        self._client = client
+        self._worker = worker
+        self._trainee = trainee
+        self._lease = lease
+        self._outbox = outbox
+        self._log = log
+        self._job: _Job | None = None
+        self._uploads: dict[str, asyncio.Task[None]] = {}
+
+    @property
+    def uploading(self) -> frozenset[str]:
+        return frozenset(self._uploads)
+
+    def heartbeat(self) -> pb.LearnerMessage:
+        """What is going on at this moment."""
+        if self._job is not None:
+            beat = pb.Heartbeat(
+                activity=self._job.activity, task_id=self._job.task.task_id, progress=self._job.fraction()
+            )
+        elif self._uploads:
+            beat = pb.Heartbeat(activity=pb.ACTIVITY_UPLOADING, task_id=min(self._uploads))
+        else:
+            beat = pb.Heartbeat(activity=pb.ACTIVITY_IDLE)
+        return pb.LearnerMessage(heartbeat=beat)
+
+    def act(self, actions: list[Action]) -> None:
+        """Carry out decisions, in order. Stop is the session's to obey."""
+        for action in actions:
+            match action:
+                case Start(task):
+                    self._start(task)
+                case Cancel(task_id, reason):
+                    self._log.info("task %s is abandoned: %s", task_id, reason)
+                    self._cancel_job()
+                case Send(result):
+                    self._send(result)
+                case Forget(task_id, reason):
+                    self._log.debug("result of task %s is let go: %s", task_id, reason)
+                    if task_id in self._uploads:
+                        self._uploads.pop(task_id).cancel()
+                case Answer(message):
+                    self._outbox.put(message)
+                case Note(text, warning):
+                    (self._log.warning if warning else self._log.info)("%s", text)
+                case Stop():
+                    pass
+                case _:
+                    assert_never(action)
+
+    def cancel_all(self) -> None:
+        """Abandon the running task and all uploads."""
+        self._cancel_job()
+        for upload in self._uploads.values():
+            upload.cancel()
+        self._uploads.clear()
+
+    def _start(self, task: pb.Task) -> None:
+        job = _Job(task, self._log.bind(round=task.round))
+        self._job = job
+        job.handle = self._group.create_task(self._work(job))
+
+    def _cancel_job(self) -> None:
+        if self._job is not None:
+            self._job.progress.cancel()
+            if self._job.handle is not None:
+                self._job.handle.cancel()
+            self._job = None
+
+    def _send(self, result: Result) -> None:
+        if result.task_id not in self._uploads:
+            self._uploads[result.task_id] = self._group.create_task(self._upload(result))
+            self._outbox.put(self.heartbeat())
+
+    async def _work(self, job: _Job) -> None:
+        try:
+            await self._do(job)
+        except LearnerError as error:
+            await self._fail(job, error)
+        except TaskCancelled:
+            # Cancelling the job ends this coroutine; here the learner's code raised it on its own account.
+            await self._fail(job, LearnerError("the learner's code cancelled a task that is still wanted"))
+        except _AbandonedError as error:
+            job.log.warning("task %s cannot be done: %s", job.task.task_id, error)
+            self._outbox.put(_failure(job.task, str(error)))
+        finally:
+            self.loop.ended(job.task.task_id)
+            if self._job is job:
+                self._job = None
+                self._outbox.put(self.heartbeat())
+
+    async def _do(self, job: _Job) -> None:
+        task, trainee = job.task, self._trainee
+        if task.kind == pb.TASK_KIND_INITIALISE:
+            self._now(job, pb.ACTIVITY_INITIALISING)
+            job.log.info("making the initial model")
+            self._finish(await self._worker.run(lambda: work.initialise(trainee, task)))
+            return
+        model = await self._download(job)
+        if task.kind == pb.TASK_KIND_EVALUATE or task.evaluate:
+            self._now(job, pb.ACTIVITY_EVALUATING)
+            evaluation = await self._worker.run(lambda: work.evaluate(trainee, task, model))
+            job.log.info("version %d: %s", task.model_version, _metrics(evaluation))
+            self.act(self.loop.evaluated(evaluation))
+        if task.kind == pb.TASK_KIND_TRAIN:
+            self._now(job, pb.ACTIVITY_TRAINING, lambda: job.progress.fraction)
+            result = await self._worker.run(lambda: work.train(trainee, task, model, job.progress))
+            job.log.info(
+                "trained %d batches of %d examples in %.2f s",
+                result.report.batches,
+                result.report.examples,
+                result.report.seconds,
+            )
+            self._finish(result)
+
+    def _finish(self, result: Result) -> None:
+        self._job = None
+        self.act(self.loop.trained(result))
+
+    def _now(self, job: _Job, activity: pb.Activity.ValueType, fraction: Callable[[], float] = lambda: 0.0) -> None:
+        job.activity, job.fraction = activity, fraction
+        self._outbox.put(self.heartbeat())
+
+    async def _download(self, job: _Job) -> Buffer:
+        layout = self._trainee.description.layout
+        download = Download(job.task.model_version, layout)
+        self._now(job, pb.ACTIVITY_DOWNLOADING, lambda: download.received / layout.nbytes)
+        await self._persistently(
+            f"download of version {download.version}",
+            lambda terms: self._client.download(terms.lease.id, terms.codec, download),
+            job.log,
+        )
+        return download.buffer
+
+    async def _upload(self, result: Result) -> None:
+        try:
+            receipt = await self._persistently(
+                f"upload of task {result.task_id}",
+                lambda terms: self._client.upload(terms.lease.id, terms.codec, result),
+                self._log,
+            )
+            self._log.debug("upload of task %s: %s", result.task_id, pb.Outcome.Name(receipt.outcome))
+            self.act(self.loop.received(result.task_id, receipt))
+        except _AbandonedError as error:
+            rejected = pb.Receipt(outcome=pb.OUTCOME_REJECTED, message=str(error))
+            self.act(self.loop.received(result.task_id, rejected))
+        finally:
+            if self._uploads.get(result.task_id) is asyncio.current_task():
+                del self._uploads[result.task_id]
+                self._outbox.put(self.heartbeat())
+
+    async def _persistently(
+        self, what: str, attempt: Callable[[pb.JoinResponse], Awaitable[T]], log: ContextLogger
+    ) -> T:
+        """Try a transfer until it succeeds; the controller's deadline for the round bounds how long that is."""
+        backoff = Backoff(give_up_after=math.inf)
+        while True:
+            terms = await self._lease.terms()
+            try:
+                return await attempt(terms)
+            except grpc.aio.AioRpcError as error:
+                if error.code() in _HOPELESS:
+                    raise _AbandonedError(f"{what}: {error.details()}") from error
+                reason = f"{error.code().name}: {error.details()}"
+            except TransferError as error:
+                reason = str(error)
+            delay = backoff.delay() or 0.0
+            log.warning("%s broke off, goes on in %.1f s: %s", what, delay, reason)
+            await asyncio.sleep(delay)
+
+    async def _fail(self, job: _Job, error: LearnerError) -> None:
+        message = f"{error} (task of round {job.task.round})"
+        self._outbox.put(_failure(job.task, message))
+        await self._outbox.sent(FAILURE_SECONDS)
+        raise FatalError(ExitCode.LEARNER_FAILED, message) from error
+
+
+def _failure(task: pb.Task, message: str) -> pb.LearnerMessage:
+    return pb.LearnerMessage(failure=pb.TaskFailure(task_id=task.task_id, message=message[:MAX_ERROR_CHARACTERS]))
+
+
+def _metrics(evaluation: pb.Evaluation) -> str:
+    values = ", ".join(f"{metric.name} {metric.value:.4f}" for metric in evaluation.metrics)
+    return f"{values or 'no metrics'} on {evaluation.examples} held-out examples"

@@ -1,0 +1,213 @@
+"""What users subclass: `Learner`, and the values that go in and out of it.
+
+Arrays are NumPy at this border, whatever framework is behind it. A model is a mapping of tensor names to arrays; every
+learner of a federation must have the same names, dtypes and shapes in the same order.
+"""
+
+from __future__ import annotations
+
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from metisfl.logs import ContextLogger
+
+Array = NDArray[Any]
+Weights = Mapping[str, Array]
+"""Tensor names to arrays. Supported dtypes: float16/32/64, int8/16/32/64, uint8, bool."""
+
+
+class TaskCancelled(BaseException):
+    """The controller does not want this task's result any more. Let it pass.
+
+    It is not an Exception, so that a learner's own `except Exception` does not swallow it.
+    """
+
+
+class ParameterError(ValueError):
+    """A parameter of the Federation that a learner cannot use."""
+
+
+@dataclass(frozen=True)
+class PartitionPlace:
+    """Which share of a data set is this learner's: `index` of 0 … `count` - 1."""
+
+    index: int
+    count: int
+
+
+@dataclass(frozen=True)
+class LearnerContext:
+    """What a learner knows about its place in the federation."""
+
+    learner_id: str
+    federation: str
+    parameters: Mapping[str, str]
+    """spec.learner.parameters, the group's own on top."""
+
+    partition: PartitionPlace
+    state_dir: Path | None
+    """Folder that outlives the process, if there is one."""
+
+    logger: ContextLogger
+
+    def integer(self, name: str, default: int) -> int:
+        """A parameter as int. Raises ParameterError when it is not one."""
+        text = self.parameters.get(name)
+        try:
+            return default if text is None else int(text)
+        except ValueError:
+            raise ParameterError(f"parameter {name} is '{text}'; it must be a whole number") from None
+
+    def number(self, name: str, default: float) -> float:
+        """A parameter as float. Raises ParameterError when it is not a finite number."""
+        text = self.parameters.get(name)
+        try:
+            value = default if text is None else float(text)
+        except ValueError:
+            raise ParameterError(f"parameter {name} is '{text}'; it must be a number") from None
+        if not np.isfinite(value):
+            raise ParameterError(f"parameter {name} is '{text}'; it must be finite")
+        return value
+
+    @property
+    def threads(self) -> int:
+        """Threads that numerical libraries may use: parameter `threads`, by default 1.
+
+        Learners often share a machine; if each took all cores they would slow each other down.
+        """
+        threads = self.integer("threads", 1)
+        if threads < 1:
+            raise ParameterError(f"parameter threads is '{threads}'; it must be at least 1")
+        return threads
+
+
+class Progress:
+    """How far a task is and whether it is still wanted; shared between the learner's thread and the session."""
+
+    def __init__(self) -> None:
+        self._cancelled = threading.Event()
+        self.fraction = 0.0
+
+    @property
+    def cancelled(self) -> bool:
+        return self._cancelled.is_set()
+
+    def cancel(self) -> None:
+        self._cancelled.set()
+
+
+@dataclass(frozen=True)
+class TrainingTask:
+    """One training task: what `spec.training` asks for, in the round it is for."""
+
+    round: int
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    seed: int
+    """The same for every learner of a round, another one in each round."""
+
+    progress: Progress = field(default_factory=Progress)
+
+    @property
+    def cancelled(self) -> bool:
+        """True once the result is not wanted any more."""
+        return self.progress.cancelled
+
+    def report(self, fraction: float) -> None:
+        """Say how far training is, 0 … 1. Raises TaskCancelled once the result is not wanted any more."""
+        if self.progress.cancelled:
+            raise TaskCancelled
+        self.progress.fraction = min(max(float(fraction), 0.0), 1.0)
+
+    def batches(self, examples: int) -> Iterator[NDArray[np.int64]]:
+        """Indices into `examples` examples, batch by batch: each epoch in a fresh order, the last batch of an epoch
+        possibly smaller. Reports progress before each batch, and so may raise TaskCancelled."""
+        order_of = np.random.default_rng(self.seed)
+        total, done = self.epochs * examples, 0
+        for _ in range(self.epochs):
+            order = order_of.permutation(examples)
+            for start in range(0, examples, self.batch_size):
+                self.report(done / total)
+                batch = order[start : start + self.batch_size]
+                done += len(batch)
+                yield batch
+
+    def batch_count(self, examples: int) -> int:
+        """How many batches `batches(examples)` yields."""
+        return self.epochs * -(-examples // self.batch_size)
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What `Learner.train` returns."""
+
+    weights: Weights
+    """The trained model: the same names, dtypes and shapes as were given; finite."""
+
+    examples: int
+    """Training examples of this learner; its weight in the average. At least 1."""
+
+    batches: int | None = None
+    """Optimiser steps taken; by default what `TrainingTask.batches` makes of `examples`."""
+
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """Finite numbers by name, such as the training loss."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What `Learner.evaluate` returns."""
+
+    examples: int
+    """Held-out examples the metrics are means over; their weight in the federation's mean. At least 1."""
+
+    metrics: Mapping[str, float]
+    """Finite numbers by name. Names match [A-Za-z_][A-Za-z0-9_]*; spec.termination.targetMetric refers to them."""
+
+
+class Learner(ABC):
+    """One participant of a federation; subclass it, or one of the adapters.
+
+    It is constructed once, after the controller has told the learner its parameters and its share of the data. All
+    methods run in one thread of their own, one after the other. Whatever they raise ends the process with a message,
+    except TaskCancelled.
+    """
+
+    framework: ClassVar[str] = "numpy"
+    """Shown to people."""
+
+    train_examples: int
+    """Set in the constructor: size of this learner's training data, at least 1."""
+
+    test_examples: int
+    """Set in the constructor: size of this learner's held-out data; with 0 it is never asked to evaluate."""
+
+    not_trainable: Collection[str] = ()
+    """Names of tensors that are carried along but not optimised, such as running means."""
+
+    def __init__(self, context: LearnerContext) -> None:
+        self.context = context
+
+    @abstractmethod
+    def initial_weights(self) -> Weights:
+        """The model before any training. Asked at least once, for its layout; the first learner's become version 0."""
+
+    @abstractmethod
+    def train(self, weights: Weights, task: TrainingTask) -> TrainingResult:
+        """Train the given model on this learner's own data.
+
+        `weights` belong to the caller and are read-only: copy what you change. Call `task.report` (or use
+        `task.batches`) at least every few seconds, so that a task nobody waits for ends early.
+        """
+
+    @abstractmethod
+    def evaluate(self, weights: Weights) -> Evaluation:
+        """Measure the given model on this learner's held-out data. `weights` are read-only."""

@@ -1,0 +1,123 @@
+"""One learner process from start to end: load the entrypoint, hold the session, leave in an orderly way."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from importlib.metadata import version
+
+import grpc.aio
+
+from metisfl import logs
+from metisfl.proto.v1 import controller_pb2 as pb
+from metisfl.proto.v1 import model_pb2
+from metisfl.wire.limits import MAX_ERROR_CHARACTERS, PROTOCOL_VERSION
+from metisfl_learner.client import ControllerClient
+from metisfl_learner.exits import FatalError
+from metisfl_learner.learner import Learner, LearnerContext, PartitionPlace
+from metisfl_learner.loading import EntrypointError, load_class
+from metisfl_learner.retry import Backoff
+from metisfl_learner.session import Session
+from metisfl_learner.settings import Settings
+from metisfl_learner.work import Trainee, prepare
+from metisfl_learner.worker import Worker
+
+REPORT_SECONDS = 15.0
+"""How long it may take to tell the controller that the entrypoint cannot be loaded."""
+
+
+async def run(settings: Settings, worker: Worker) -> None:
+    """Returns after STOP or a signal to end; raises FatalError otherwise."""
+    ended = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, ended.set)
+    work = asyncio.create_task(_learn(settings, worker))
+    signalled = asyncio.create_task(ended.wait())
+    try:
+        await asyncio.wait({work, signalled}, return_when=asyncio.FIRST_COMPLETED)
+        if work.done():
+            await work
+            if settings.park_after_stop:
+                await signalled
+    finally:
+        for task in (work, signalled):
+            task.cancel()
+        await asyncio.gather(work, signalled, return_exceptions=True)
+
+
+async def _learn(settings: Settings, worker: Worker) -> None:
+    log = logs.logger(__name__, learner=f"{settings.group}-{settings.ordinal}")
+    async with ControllerClient(settings.controller) as client:
+        try:
+            learner_class = await worker.run(lambda: load_class(settings.entrypoint))
+        except EntrypointError as error:
+            log.error("%s", error)
+            await _report(client, _join_request(settings, "unknown"), error)
+            raise
+        session = Session(
+            client,
+            _join_request(settings, learner_class.framework),
+            lambda terms: _prepare(settings, learner_class, terms),
+            worker,
+            settings.connect_deadline_seconds,
+            log,
+        )
+        error_text = ""
+        try:
+            reason = await session.run()
+            log.info("stopping: %s", reason)
+        except FatalError as error:
+            error_text = error.message
+            raise
+        except asyncio.CancelledError:
+            log.info("stopping: asked to end")
+            raise
+        finally:
+            if session.lease.id is not None:
+                await _leave(client, session.lease.id, error_text, log)
+
+
+def _join_request(settings: Settings, framework: str) -> pb.JoinRequest:
+    return pb.JoinRequest(
+        protocol_version=PROTOCOL_VERSION,
+        group=settings.group,
+        ordinal=settings.ordinal,
+        framework=framework,
+        software_version=version("metisfl-operator"),
+        codecs=[model_pb2.CODEC_FLOAT32],
+    )
+
+
+def _prepare(settings: Settings, learner_class: type[Learner], terms: pb.JoinResponse) -> Trainee:
+    context = LearnerContext(
+        learner_id=terms.learner_id,
+        federation=terms.federation,
+        parameters=dict(terms.parameters),
+        partition=PartitionPlace(terms.partition.index, terms.partition.count),
+        state_dir=settings.state_dir,
+        logger=logs.logger(settings.entrypoint, learner=terms.learner_id, federation=terms.federation),
+    )
+    return prepare(settings.entrypoint, learner_class, context)
+
+
+async def _report(client: ControllerClient, request: pb.JoinRequest, error: FatalError) -> None:
+    """Tell the controller why this learner cannot take part, if it can be reached soon."""
+    backoff = Backoff(give_up_after=REPORT_SECONDS)
+    while True:
+        try:
+            terms = await client.join(request)
+            await client.leave(terms.lease.id, error.message[:MAX_ERROR_CHARACTERS])
+            return
+        except grpc.aio.AioRpcError:
+            delay = backoff.delay()
+            if delay is None:
+                return
+            await asyncio.sleep(delay)
+
+
+async def _leave(client: ControllerClient, lease_id: str, error: str, log: logs.ContextLogger) -> None:
+    try:
+        await client.leave(lease_id, error[:MAX_ERROR_CHARACTERS])
+    except grpc.aio.AioRpcError as failure:
+        log.debug("could not say goodbye: %s", failure.details())

@@ -1,0 +1,184 @@
+"""A learner's conversation with its controller: join, open the Tasks stream, obey, and come back when it breaks."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import grpc
+import grpc.aio
+
+from metisfl.logs import ContextLogger
+from metisfl.proto.v1 import controller_pb2 as pb
+from metisfl_learner.client import ControllerClient, StreamClosedError, TaskStream
+from metisfl_learner.exits import ExitCode, FatalError
+from metisfl_learner.jobs import Jobs
+from metisfl_learner.lease import Lease
+from metisfl_learner.outbox import Outbox
+from metisfl_learner.retry import REFUSALS, Backoff
+from metisfl_learner.task_loop import Stop
+from metisfl_learner.work import Trainee
+from metisfl_learner.worker import Worker
+
+LAST_WORDS_SECONDS = 1.0
+"""After a failed write: how long the stream may take to say why it broke."""
+
+_BROKEN_STREAM = (grpc.aio.AioRpcError, asyncio.InvalidStateError, TimeoutError)
+
+
+class Session:
+    """Runs until the controller says STOP.
+
+    `prepare` makes the learner from the controller's terms; it runs in the worker and may raise FatalError. It is
+    called again only when a later Join brings other terms.
+    """
+
+    def __init__(
+        self,
+        client: ControllerClient,
+        request: pb.JoinRequest,
+        prepare: Callable[[pb.JoinResponse], Trainee],
+        worker: Worker,
+        connect_deadline_seconds: float,
+        log: ContextLogger,
+    ) -> None:
+        self.lease = Lease()
+        self._client = client
+        self._request = request
+        self._prepare = prepare
+        self._worker = worker
+        self._log = log
+        self._outbox = Outbox()
+        self._backoff = Backoff(give_up_after=connect_deadline_seconds)
+        self._prepared_for: pb.JoinResponse | None = None
+        self._trainee: Trainee | None = None
+        self._jobs: Jobs | None = None
+
+    async def run(self) -> str:
+        """Why the federation ended. Raises FatalError when this learner cannot go on."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                reason = await self._converse(group)
+                if self._jobs is not None:
+                    self._jobs.cancel_all()
+            return reason
+        except BaseExceptionGroup as errors:
+            raise errors.exceptions[0] from None
+        finally:
+            # The learner's code only learns from this that nobody waits for it.
+            if self._jobs is not None:
+                self._jobs.cancel_all()
+
+    async def _converse(self, group: asyncio.TaskGroup) -> str:
+        while True:
+            try:
+                trainee, jobs, terms = await self._joined(group)
+                return await self._obey(trainee, jobs, terms)
+            except grpc.aio.AioRpcError as error:
+                await self._recover(error.code(), error.details() or "")
+            except StreamClosedError as error:
+                await self._recover(None, str(error))
+
+    async def _joined(self, group: asyncio.TaskGroup) -> tuple[Trainee, Jobs, pb.JoinResponse]:
+        if self.lease.id is None:
+            terms = await self._client.join(self._request)
+            self._backoff.contact()
+            self._log = self._log.bind(learner=terms.learner_id, federation=terms.federation)
+            self._log.info("joined, share %d of %d", terms.partition.index + 1, terms.partition.count)
+            if self._prepared_for is None or not _same_work(self._prepared_for, terms):
+                if self._jobs is not None:
+                    self._log.warning("the federation has changed: starting over with its new terms")
+                    self._jobs.cancel_all()
+                self._trainee = self._jobs = None
+                self._prepared_for = terms
+            self.lease.renew(terms)
+        terms = await self.lease.terms()
+        if self._trainee is None or self._jobs is None:
+            self._trainee = await self._worker.run(lambda: self._prepare(terms))
+            self._jobs = Jobs(group, self._client, self._worker, self._trainee, self.lease, self._outbox, self._log)
+        return self._trainee, self._jobs, terms
+
+    async def _obey(self, trainee: Trainee, jobs: Jobs, terms: pb.JoinResponse) -> str:
+        """Serve one Tasks stream; returns the reason of a STOP, raises when the stream breaks."""
+        stream = self._client.tasks()
+        reader = asyncio.create_task(self._read(stream, jobs))
+        writer = asyncio.create_task(self._write(stream, jobs, trainee, terms))
+        try:
+            await asyncio.wait({reader, writer}, return_when=asyncio.FIRST_COMPLETED)
+            if not reader.done():
+                await asyncio.wait({reader}, timeout=LAST_WORDS_SECONDS)
+            if reader.done():
+                return reader.result()
+            error = writer.exception()
+            if isinstance(error, _BROKEN_STREAM):
+                raise StreamClosedError(f"the controller takes no messages: {error!r}")
+            writer.result()
+            raise AssertionError("the writer of a Tasks stream never ends on its own")
+        finally:
+            reader.cancel()
+            writer.cancel()
+            await asyncio.gather(reader, writer, return_exceptions=True)
+            stream.close()
+
+    async def _read(self, stream: TaskStream, jobs: Jobs) -> str:
+        while True:
+            task = await stream.receive()
+            self._backoff.contact()
+            for action in (actions := jobs.loop.receive(task)):
+                if isinstance(action, Stop):
+                    return action.reason
+            jobs.act(actions)
+
+    async def _write(self, stream: TaskStream, jobs: Jobs, trainee: Trainee, terms: pb.JoinResponse) -> None:
+        """Ready first, then whatever there is to say, and a heartbeat when there is nothing."""
+        self._outbox.clear()
+        await stream.send(_ready(terms, trainee, jobs))
+        self._backoff.contact()
+        if jobs.loop.evaluation is not None:
+            self._outbox.put(pb.LearnerMessage(evaluation=jobs.loop.evaluation))
+        while True:
+            message = await self._outbox.get(max(terms.lease.heartbeat_seconds, 1))
+            await stream.send(message or jobs.heartbeat())
+            self._backoff.contact()
+            if message is not None:
+                self._outbox.done()
+
+    async def _recover(self, code: grpc.StatusCode | None, words: str) -> None:
+        """Wait before the next attempt. Raises FatalError when there is no sense in one."""
+        if code in REFUSALS:
+            raise FatalError(ExitCode.REFUSED, f"the controller refused this learner: {words}")
+        if code == grpc.StatusCode.UNAUTHENTICATED:
+            self.lease.lost()
+        delay = self._backoff.delay()
+        name = code.name if code is not None else "closed"
+        if delay is None:
+            raise FatalError(
+                ExitCode.UNREACHABLE,
+                f"the controller could not be reached for {self._backoff.silent_seconds:.0f} s ({name}: {words})",
+            )
+        self._log.warning("not connected, next attempt in %.1f s (%s: %s)", delay, name, words)
+        await asyncio.sleep(delay)
+
+
+def _same_work(one: pb.JoinResponse, other: pb.JoinResponse) -> bool:
+    """Whether two Joins ask for the same learner on the same data."""
+    return (
+        one.federation_uid == other.federation_uid
+        and one.partition == other.partition
+        and dict(one.parameters) == dict(other.parameters)
+    )
+
+
+def _ready(terms: pb.JoinResponse, trainee: Trainee, jobs: Jobs) -> pb.LearnerMessage:
+    held, running = jobs.loop.ready(jobs.uploading)
+    description = trainee.description
+    return pb.LearnerMessage(
+        ready=pb.Ready(
+            lease_id=terms.lease.id,
+            train_examples=description.train_examples,
+            test_examples=description.test_examples,
+            layout=description.layout.to_proto(),
+            held_tasks=held,
+            running_task=running,
+        )
+    )

@@ -1,0 +1,183 @@
+"""One model down, one update up: chunk by chunk, checked, and resumable at the byte where a transfer broke."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable
+from typing import Any, TypeVar
+
+import xxhash
+
+from metisfl.proto.v1 import controller_pb2 as pb
+from metisfl.proto.v1 import model_pb2
+from metisfl.wire import frames
+from metisfl.wire.frames import ChunkFrame, FrameError
+from metisfl.wire.layout import Buffer, Layout, LayoutError
+from metisfl_learner.exits import ExitCode, FatalError
+from metisfl_learner.work import Result
+
+T = TypeVar("T")
+
+SECTION = "model"
+
+STALL_SECONDS = 60.0
+"""Longest wait for one message of a stream to be sent or to come."""
+
+GRANT_SECONDS = 600.0
+"""Longest wait for room for an upload; the controller bounds how many it takes at once."""
+
+RECEIPT_SECONDS = 300.0
+"""Longest wait for the verdict after the last byte."""
+
+
+class TransferError(Exception):
+    """A transfer that broke off or delivered something wrong; worth another attempt."""
+
+
+class Download:
+    """A model on its way in. `received` counts the bytes that have arrived; a later attempt goes on there."""
+
+    def __init__(self, version: int, layout: Layout) -> None:
+        self.version = version
+        self.layout = layout
+        self.buffer: Buffer = layout.allocate()
+        self._hash = xxhash.xxh3_64()
+        self.received = 0
+
+    def header(self, message: pb.DownloadHeader) -> None:
+        """Raises TransferError unless what follows is this version, FatalError when it cannot be this learner's."""
+        if message.model_version != self.version or len(message.sections) != 1:
+            raise TransferError(f"asked for version {self.version}, and something else came")
+        section = message.sections[0]
+        try:
+            layout = Layout.from_proto(section.layout)
+        except LayoutError as error:
+            raise TransferError(f"version {self.version} has a layout that is not valid: {error}") from error
+        if layout != self.layout:
+            difference = "; ".join(self.layout.difference(layout))
+            raise FatalError(
+                ExitCode.REFUSED, f"model version {self.version} has another layout than this learner: {difference}"
+            )
+        if section.encoded_bytes != self.layout.nbytes:
+            raise TransferError(f"{section.encoded_bytes} bytes were announced, expected {self.layout.nbytes}")
+
+    def chunk(self, chunk: ChunkFrame) -> None:
+        """Raises TransferError unless the chunk is the next one."""
+        end = chunk.offset + len(chunk.data)
+        if chunk.section != 0 or chunk.offset != self.received or end > self.layout.nbytes:
+            raise TransferError(f"a chunk at offset {chunk.offset} came where {self.received} was next")
+        self.buffer.data[chunk.offset : end] = chunk.data
+        self._hash.update(chunk.data)
+        self.received = end
+
+    def finish(self, message: model_pb2.Finish) -> None:
+        """Raises TransferError unless everything has come, unchanged; starts over when it was not unchanged."""
+        if self.received != self.layout.nbytes:
+            raise TransferError(f"the transfer ended after {self.received} of {self.layout.nbytes} bytes")
+        if list(message.section_checksums) != [self._hash.intdigest()]:
+            self._hash.reset()
+            self.received = 0
+            raise TransferError(f"version {self.version} does not fit its checksum")
+
+
+async def receive(call: Any, into: Download) -> None:
+    """Take one Download stream into `into`. Raises AioRpcError or TransferError; `into` keeps what has arrived."""
+    try:
+        messages: AsyncIterator[pb.DownloadResponse | ChunkFrame | FrameError] = aiter(call)
+        first = await _next(messages, STALL_SECONDS)
+        if not isinstance(first, pb.DownloadResponse) or first.WhichOneof("part") != "header":
+            raise TransferError(f"a download must begin with its header: {_name(first)} came")
+        into.header(first.header)
+        while isinstance(message := await _next(messages, STALL_SECONDS), ChunkFrame):
+            into.chunk(message)
+        if not isinstance(message, pb.DownloadResponse) or message.WhichOneof("part") != "finish":
+            raise TransferError(f"the download was broken off by {_name(message)}")
+        into.finish(message.finish)
+    finally:
+        call.cancel()
+
+
+def header(lease_id: str, codec: model_pb2.Codec.ValueType, result: Result) -> pb.UploadRequest:
+    """The first message of an upload."""
+    section = model_pb2.Section(
+        name=SECTION, layout=result.layout.to_proto(), codec=codec, encoded_bytes=result.layout.nbytes
+    )
+    return pb.UploadRequest(
+        header=pb.UploadHeader(
+            lease_id=lease_id,
+            task_id=result.task_id,
+            kind=pb.UPLOAD_KIND_MODEL,
+            base_version=result.base_version,
+            sections=[section],
+            report=result.report,
+        )
+    )
+
+
+async def send(call: Any, first: pb.UploadRequest, result: Result) -> pb.Receipt:
+    """Send a result on one Upload stream and wait for the receipt. Raises AioRpcError or TransferError."""
+    replies: AsyncIterator[pb.UploadResponse] = aiter(call)
+    receipt: asyncio.Task[pb.UploadResponse] | None = None
+    try:
+        await _within(STALL_SECONDS, call.write(first), "the controller takes no data")
+        reply = await _next(replies, GRANT_SECONDS)
+        if reply.WhichOneof("reply") == "receipt":
+            return reply.receipt
+        offset = _granted(reply, result)
+        # Read while sending: the verdict may come early, and gRPC loses what is unread when a stream ends.
+        receipt = asyncio.create_task(_next(replies, None))
+        await _send_rest(call, result, offset, receipt)
+        reply = await _within(RECEIPT_SECONDS, receipt, "no receipt came")
+        if reply.WhichOneof("reply") != "receipt":
+            raise TransferError("a second grant came instead of the receipt")
+        return reply.receipt
+    finally:
+        if receipt is not None:
+            receipt.cancel()
+            await asyncio.gather(receipt, return_exceptions=True)
+        call.cancel()
+
+
+async def _send_rest(call: Any, result: Result, offset: int, receipt: asyncio.Task[pb.UploadResponse]) -> None:
+    try:
+        for chunk in frames.encode_section(0, result.buffer.data, offset):
+            if receipt.done():
+                return
+            await _within(STALL_SECONDS, call.write(chunk), "the controller takes no data")
+        finish = model_pb2.Finish(section_checksums=[result.checksum])
+        await _within(STALL_SECONDS, call.write(pb.UploadRequest(finish=finish)), "the controller takes no data")
+        await call.done_writing()
+    except asyncio.InvalidStateError:
+        # The controller has ended the stream; its receipt or its error says why.
+        return
+
+
+def _granted(reply: pb.UploadResponse, result: Result) -> int:
+    offsets = list(reply.grant.offsets) or [0]
+    if reply.WhichOneof("reply") != "grant" or len(offsets) != 1 or offsets[0] > result.layout.nbytes:
+        raise TransferError("the controller answered an upload with neither a receipt nor a usable grant")
+    return offsets[0]
+
+
+async def _next(messages: AsyncIterator[T], seconds: float | None) -> T:
+    try:
+        async with asyncio.timeout(seconds):
+            return await anext(messages)
+    except StopAsyncIteration:
+        raise TransferError("the controller ended the stream early") from None
+    except TimeoutError:
+        raise TransferError(f"nothing came for {seconds:.0f} s") from None
+
+
+async def _within(seconds: float, awaitable: Awaitable[T], complaint: str) -> T:
+    try:
+        async with asyncio.timeout(seconds):
+            return await awaitable
+    except TimeoutError:
+        raise TransferError(f"{complaint} for {seconds:.0f} s") from None
+
+
+def _name(message: pb.DownloadResponse | FrameError | ChunkFrame) -> str:
+    if isinstance(message, pb.DownloadResponse):
+        return f"'{message.WhichOneof('part')}'"
+    return "a chunk" if isinstance(message, ChunkFrame) else str(message)

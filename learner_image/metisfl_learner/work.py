@@ -1,0 +1,135 @@
+"""What happens in the learner's thread for each kind of task: call the user's code, check what comes back.
+
+Nothing here knows of connections.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import threadpoolctl
+
+from metisfl.proto.v1 import controller_pb2 as pb
+from metisfl.wire import frames
+from metisfl.wire.layout import Buffer, Layout
+from metisfl_learner import checks
+from metisfl_learner.checks import Description, LearnerError
+from metisfl_learner.learner import (
+    Evaluation,
+    Learner,
+    LearnerContext,
+    ParameterError,
+    Progress,
+    TaskCancelled,
+    TrainingResult,
+    TrainingTask,
+    Weights,
+)
+from metisfl_learner.loading import EntrypointError, construct, explain
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Trainee:
+    """A learner that is ready for tasks."""
+
+    learner: Learner
+    description: Description
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished INITIALISE or TRAIN task. `checksum` is of the whole `buffer`."""
+
+    task_id: str
+    base_version: int
+    produces: int
+    """The model version that this result goes into; once that exists, the result is of no use any more."""
+
+    layout: Layout
+    buffer: Buffer
+    checksum: int
+    report: pb.TrainingReport
+
+
+def prepare(entrypoint: str, learner_class: type[Learner], context: LearnerContext) -> Trainee:
+    """Construct a learner and describe it. Raises EntrypointError."""
+    learner = construct(entrypoint, learner_class, context)
+    try:
+        # Libraries start with one thread per core. OpenMP keeps the limit per thread: this must run in the learner's.
+        threadpoolctl.threadpool_limits(limits=context.threads)
+        weights = _call("initial_weights()", learner.initial_weights)
+        return Trainee(learner, checks.describe(learner, weights))
+    except (LearnerError, ParameterError) as error:
+        raise EntrypointError(f"entrypoint {entrypoint}: {error}") from error
+
+
+def initialise(trainee: Trainee, task: pb.Task) -> Result:
+    """The learner's own initial weights, as version 0. Raises LearnerError."""
+    weights = _call("initial_weights()", trainee.learner.initial_weights)
+    return _result(trainee, task, "initial_weights()", weights, pb.TrainingReport(), produces=0)
+
+
+def evaluate(trainee: Trainee, task: pb.Task, model: Buffer) -> pb.Evaluation:
+    """Metrics of a downloaded model. Raises LearnerError."""
+    if trainee.description.test_examples == 0:
+        return pb.Evaluation(task_id=task.task_id, model_version=task.model_version)
+    outcome = _call("evaluate()", lambda: trainee.learner.evaluate(_read_only(trainee, model)))
+    checks.returned("evaluate()", outcome, Evaluation)
+    return checks.evaluation(outcome, task.task_id, task.model_version)
+
+
+def train(trainee: Trainee, task: pb.Task, model: Buffer, progress: Progress) -> Result:
+    """A model trained from a downloaded one. Raises LearnerError, or TaskCancelled when `progress` was cancelled."""
+    training = TrainingTask(
+        round=task.round,
+        epochs=task.training.epochs,
+        batch_size=task.training.batch_size,
+        learning_rate=task.training.learning_rate,
+        seed=task.training.seed,
+        progress=progress,
+    )
+    started = time.monotonic()
+    outcome = _call("train()", lambda: trainee.learner.train(_read_only(trainee, model), training))
+    checks.returned("train()", outcome, TrainingResult)
+    report = checks.training_report(outcome, training, time.monotonic() - started)
+    return _result(trainee, task, "train()", outcome.weights, report, produces=task.model_version + 1)
+
+
+def _result(
+    trainee: Trainee, task: pb.Task, source: str, weights: Weights, report: pb.TrainingReport, produces: int
+) -> Result:
+    layout = trainee.description.layout
+    buffer = checks.pack(layout, source, weights)
+    return Result(
+        task_id=task.task_id,
+        base_version=task.model_version,
+        produces=produces,
+        layout=layout,
+        buffer=buffer,
+        checksum=frames.checksum(buffer.data),
+        report=report,
+    )
+
+
+def _read_only(trainee: Trainee, model: Buffer) -> Mapping[str, Any]:
+    views = trainee.description.layout.views(model)
+    for view in views.values():
+        view.flags.writeable = False
+    return views
+
+
+def _call(source: str, call: Callable[[], T]) -> T:
+    try:
+        return call()
+    except TaskCancelled:
+        raise
+    except BaseException as error:
+        log.error("%s raised", source, exc_info=True)
+        raise LearnerError(f"{source} raised {explain(error)}") from error
