@@ -1,0 +1,121 @@
+"""The output folder of a run: what lies where, and whether a run may use it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import yaml
+
+from metisfl.spec import Federation, SpecError, load_federation
+
+
+class RunFolderError(Exception):
+    """The folder cannot be used; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Also the controller's state directory, so that checkpoints and history.sqlite lie here."""
+
+    root: Path
+
+    @property
+    def federation(self) -> Path:
+        """The Federation as it is run, overrides applied."""
+        return self.root / "federation.yaml"
+
+    @property
+    def endpoints(self) -> Path:
+        """Where the controller says what it listens on."""
+        return self.root / "endpoints.json"
+
+    @property
+    def logs(self) -> Path:
+        return self.root / "logs"
+
+    @property
+    def source(self) -> Path:
+        """Learner code from a ConfigMap in the user's file."""
+        return self.root / "source"
+
+    @property
+    def model(self) -> Path:
+        return self.root / "model.safetensors"
+
+    @property
+    def history(self) -> Path:
+        return self.root / "history.sqlite"
+
+    @property
+    def report(self) -> Path:
+        return self.root / "report.html"
+
+    @property
+    def summary(self) -> Path:
+        return self.root / "summary.json"
+
+    def learner_state(self, name: str) -> Path:
+        return self.root / "learners" / name
+
+    def prepare(self, federation: Federation, resume: bool) -> str:
+        """Make the folder ready and return the federation's uid: a new one, or the old one of a run that goes on.
+
+        Raises RunFolderError when it holds something else, a finished run, or a run and `resume` is not wanted.
+        """
+        uid = self._uid_to_resume(federation) if resume else self._new_uid()
+        try:
+            self.logs.mkdir(parents=True, exist_ok=True)
+            self.endpoints.unlink(missing_ok=True)
+            document = federation.model_dump(mode="json", by_alias=True, exclude_unset=True)
+            document["metadata"]["uid"] = uid
+            self.federation.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
+        except OSError as error:
+            raise RunFolderError(f"{self.root} cannot be used: {error.strerror}") from error
+        return uid
+
+    def write_source(self, files: Mapping[str, str]) -> None:
+        """Lay out a ConfigMap's files as they are mounted in a pod."""
+        self.source.mkdir(exist_ok=True)
+        for name, text in files.items():
+            (self.source / Path(name).name).write_text(text, encoding="utf-8")
+
+    def _new_uid(self) -> str:
+        if self.root.exists() and not self.root.is_dir():
+            raise RunFolderError(f"{self.root} is not a folder; name another with --output")
+        if self.root.is_dir() and any(self.root.iterdir()):
+            if not self.federation.exists():
+                raise RunFolderError(f"{self.root} is not empty; name an empty or a new folder with --output")
+            if self._is_final():
+                raise RunFolderError(f"{self.root} holds a run that has ended; name another folder with --output")
+            raise RunFolderError(
+                f"{self.root} holds a run that has not ended; go on with it by --resume, or name another folder with "
+                "--output"
+            )
+        return str(uuid4())
+
+    def _uid_to_resume(self, federation: Federation) -> str:
+        try:
+            earlier = load_federation(self.federation)
+        except (OSError, SpecError) as error:
+            raise RunFolderError(f"{self.root} holds no run to resume; leave --resume out to start one") from error
+        if self._is_final():
+            raise RunFolderError(f"{self.root} holds a run that has ended, so there is nothing to resume")
+        if earlier.metadata.name != federation.metadata.name or earlier.metadata.uid is None:
+            raise RunFolderError(
+                f"{self.root} holds a run of federation '{earlier.metadata.name}', not of '{federation.metadata.name}'"
+            )
+        return earlier.metadata.uid
+
+    def _is_final(self) -> bool:
+        try:
+            summary: dict[str, Any] = json.loads(self.summary.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return False
+        except (OSError, ValueError) as error:
+            raise RunFolderError(f"{self.summary} cannot be read; name another folder with --output") from error
+        return bool(summary.get("final"))

@@ -1,0 +1,97 @@
+"""Progress as lines, for pipes, log files and people who want quiet."""
+
+from __future__ import annotations
+
+from rich.console import Console
+
+from metisfl.api import FederationDocument, FederationState, RoundDocument
+from metisfl.local.progress.display import Snapshot
+from metisfl.local.progress.estimate import time_left
+from metisfl.local.progress.words import duration, goal, number, plural, shape
+from metisfl.spec import Federation
+
+
+class QuietDisplay:
+    """Only what must not be missed."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    def open(self, federation: Federation, output: str) -> None:
+        """Nothing to show."""
+
+    def update(self, snapshot: Snapshot) -> None:
+        """Nothing to show."""
+
+    def note(self, text: str) -> None:
+        _print(self._console, text)
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+
+class PlainDisplay:
+    """One line for each state, each committed round and each note."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._max_seconds: int | None = None
+        self._state: FederationState | None = None
+        self._rounds_shown = 0
+
+    def open(self, federation: Federation, output: str) -> None:
+        self._max_seconds = federation.spec.termination.max_duration_seconds
+        _print(self._console, f"federation {federation.metadata.name}: {shape(federation)}; {goal(federation)}")
+        _print(self._console, f"output in {output}")
+
+    def update(self, snapshot: Snapshot) -> None:
+        document = snapshot.document
+        for entry in snapshot.rounds[self._rounds_shown :]:
+            _print(self._console, _round_line(entry, snapshot, self._max_seconds))
+        self._rounds_shown = len(snapshot.rounds)
+        if document.state is not self._state:
+            self._state = document.state
+            _print(self._console, _state_line(document))
+
+    def note(self, text: str) -> None:
+        _print(self._console, text)
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+
+def _round_line(entry: RoundDocument, snapshot: Snapshot, max_seconds: int | None) -> str:
+    document = snapshot.document
+    parts = [
+        f"round {entry.number}/{document.max_rounds}: {len(entry.contributors)} of "
+        f"{plural(len(entry.participants), 'learner')} in {duration(entry.ended_at - entry.started_at)}"
+    ]
+    parts += [f"train {name} {number(value)}" for name, value in entry.train_metrics.items()]
+    known = entry.metrics or [metric for metric in document.metrics if metric.version <= entry.version]
+    parts += [f"{metric.name} {number(metric.value)} (version {metric.version})" for metric in known]
+    left = time_left(document, snapshot.rounds, max_seconds, snapshot.now)
+    if left is not None and not document.state.final:
+        parts.append(f"at most {duration(left)} left")
+    return ", ".join(parts)
+
+
+def _state_line(document: FederationDocument) -> str:
+    match document.state:
+        case FederationState.WAITING_FOR_LEARNERS:
+            text = f"waiting for {plural(document.desired_learners, 'learner')}"
+        case FederationState.INITIALISING:
+            text = "fetching the initial model from the first learner"
+        case FederationState.TRAINING:
+            text = "training"
+        case FederationState.EVALUATING:
+            text = "evaluating the last version"
+        case FederationState.COMPLETE:
+            text = "complete"
+        case FederationState.FAILED:
+            text = "failed"
+    why = ": ".join(filter(None, [document.reason, document.message]))
+    return f"{text} ({why})" if why else text
+
+
+def _print(console: Console, text: str) -> None:
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
