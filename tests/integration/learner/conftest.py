@@ -1,0 +1,295 @@
+"""A scripted controller that speaks the real protocol on loopback, and learners to let loose on it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import grpc
+import grpc.aio
+import numpy as np
+import pytest
+
+from metisfl.proto.v1 import controller_pb2 as pb
+from metisfl.proto.v1 import model_pb2
+from metisfl.wire import frames, rpc
+from metisfl.wire.frames import ChunkFrame
+from metisfl.wire.layout import Buffer, Layout
+
+WAIT_SECONDS = 20.0
+
+
+@dataclass
+class Received:
+    """An upload, complete or not."""
+
+    header: pb.UploadHeader
+    start: int
+    content: bytearray
+    checksum: int | None = None
+
+
+@dataclass
+class FakeController:
+    """Sends the tasks a test puts into `tasks`, records everything, and breaks where it is told to."""
+
+    port: int = 0
+    parameters: Mapping[str, str] = field(default_factory=dict)
+    heartbeat_seconds: int = 1
+    layout: Layout | None = None
+    models: dict[int, Buffer] = field(default_factory=dict)
+    join_refusal: tuple[grpc.StatusCode, str] | None = None
+    tasks_refusals: list[tuple[grpc.StatusCode, str]] = field(default_factory=list)
+    break_downloads_after: list[int] = field(default_factory=list)
+    corrupt_downloads: int = 0
+    break_uploads_after: list[int] = field(default_factory=list)
+    upload_errors: list[tuple[grpc.StatusCode, str]] = field(default_factory=list)
+    receipts: list[pb.Receipt] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.tasks: asyncio.Queue[pb.Task] = asyncio.Queue()
+        self.joins: list[pb.JoinRequest] = []
+        self.readies: asyncio.Queue[pb.Ready] = asyncio.Queue()
+        self.messages: asyncio.Queue[pb.LearnerMessage] = asyncio.Queue()
+        self.heartbeats: list[pb.Heartbeat] = []
+        self._heartbeat_came = asyncio.Event()
+        self.download_offsets: list[int] = []
+        self.uploads: list[Received] = []
+        self.receipted: asyncio.Queue[Received] = asyncio.Queue()
+        self.leaves: asyncio.Queue[pb.LeaveRequest] = asyncio.Queue()
+        self.partial: dict[str, bytearray] = {}
+        self._server: grpc.aio.Server | None = None
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    async def start(self) -> None:
+        self._server = grpc.aio.server(options=rpc.SERVER_OPTIONS)
+        self._server.add_generic_rpc_handlers(
+            (
+                rpc.generic_handler(
+                    {
+                        "Join": self._join,
+                        "Tasks": self._tasks,
+                        "Download": self._download,
+                        "Upload": self._upload,
+                        "Leave": self._leave,
+                    }
+                ),
+            )
+        )
+        self.port = self._server.add_insecure_port(self.address)
+        await self._server.start()
+
+    async def stop(self) -> None:
+        if self._server is not None:
+            await self._server.stop(grace=None)
+            self._server = None
+
+    def serve(self, version: int, arrays: Mapping[str, np.ndarray[Any, Any]], frozen: tuple[str, ...] = ()) -> None:
+        self.layout = Layout.of(arrays, frozen)
+        self.models[version] = self.layout.pack(arrays)
+
+    async def next_ready(self) -> pb.Ready:
+        return await asyncio.wait_for(self.readies.get(), WAIT_SECONDS)
+
+    async def next_message(self) -> pb.LearnerMessage:
+        """The next evaluation or failure."""
+        return await asyncio.wait_for(self.messages.get(), WAIT_SECONDS)
+
+    async def next_receipted(self) -> Received:
+        return await asyncio.wait_for(self.receipted.get(), WAIT_SECONDS)
+
+    async def next_leave(self) -> pb.LeaveRequest:
+        return await asyncio.wait_for(self.leaves.get(), WAIT_SECONDS)
+
+    async def heartbeat(self, wanted: Callable[[pb.Heartbeat], bool]) -> None:
+        """Wait until a heartbeat like this has come."""
+        async with asyncio.timeout(WAIT_SECONDS):
+            while not any(map(wanted, self.heartbeats)):
+                self._heartbeat_came.clear()
+                await self._heartbeat_came.wait()
+
+    async def _join(self, request: pb.JoinRequest, context: Any) -> pb.JoinResponse:
+        self.joins.append(request)
+        if self.join_refusal is not None:
+            await context.abort(*self.join_refusal)
+        return pb.JoinResponse(
+            learner_id=f"{request.group}-{request.ordinal}",
+            lease=pb.Lease(id=f"lease-{len(self.joins)}", seconds=10, heartbeat_seconds=self.heartbeat_seconds),
+            parameters=self.parameters,
+            partition=pb.Partition(index=request.ordinal, count=4),
+            federation="test",
+            federation_uid="uid",
+            codec=model_pb2.CODEC_FLOAT32,
+        )
+
+    async def _tasks(self, requests: AsyncIterator[pb.LearnerMessage], context: Any) -> AsyncIterator[pb.Task]:
+        first = await anext(aiter(requests))
+        if self.tasks_refusals:
+            await context.abort(*self.tasks_refusals.pop(0))
+        self.readies.put_nowait(first.ready)
+        reader = asyncio.create_task(self._take(requests))
+        try:
+            while True:
+                yield await self.tasks.get()
+        finally:
+            reader.cancel()
+            await asyncio.gather(reader, return_exceptions=True)
+
+    async def _take(self, requests: AsyncIterator[pb.LearnerMessage]) -> None:
+        async for message in requests:
+            if message.WhichOneof("message") == "heartbeat":
+                self.heartbeats.append(message.heartbeat)
+                self._heartbeat_came.set()
+            else:
+                self.messages.put_nowait(message)
+
+    async def _download(self, request: pb.DownloadRequest, context: Any) -> AsyncIterator[Any]:
+        self.download_offsets.append(request.offsets[0])
+        if request.model_version not in self.models:
+            await context.abort(grpc.StatusCode.NOT_FOUND, f"version {request.model_version} is gone")
+        assert self.layout is not None
+        content = self.models[request.model_version].data
+        section = model_pb2.Section(
+            name="model", layout=self.layout.to_proto(), codec=request.codec, encoded_bytes=len(content)
+        )
+        yield pb.DownloadResponse(header=pb.DownloadHeader(model_version=request.model_version, sections=[section]))
+        limit = self.break_downloads_after.pop(0) if self.break_downloads_after else None
+        sent = 0
+        for chunk in frames.encode_section(0, content, request.offsets[0]):
+            if limit is not None and sent >= limit:
+                await context.abort(grpc.StatusCode.UNAVAILABLE, "the line broke")
+            yield chunk
+            sent += len(chunk)
+        wrong = 1 if self.corrupt_downloads > 0 else 0
+        self.corrupt_downloads -= wrong
+        yield pb.DownloadResponse(finish=model_pb2.Finish(section_checksums=[frames.checksum(content) ^ wrong]))
+
+    async def _upload(self, requests: AsyncIterator[Any], context: Any) -> AsyncIterator[pb.UploadResponse]:
+        stream = aiter(requests)
+        header = (await anext(stream)).header
+        if self.upload_errors:
+            await context.abort(*self.upload_errors.pop(0))
+        content = self.partial.setdefault(header.task_id, bytearray())
+        received = Received(header, len(content), content)
+        self.uploads.append(received)
+        yield pb.UploadResponse(grant=pb.Grant(offsets=[len(content)]))
+        limit = self.break_uploads_after.pop(0) if self.break_uploads_after else None
+        taken = 0
+        while isinstance(message := await anext(stream), ChunkFrame):
+            assert message.offset == len(content)
+            content += message.data
+            taken += len(message.data)
+            if limit is not None and taken >= limit:
+                await context.abort(grpc.StatusCode.UNAVAILABLE, "the line broke")
+        received.checksum = message.finish.section_checksums[0]
+        receipt = self.receipts.pop(0) if self.receipts else pb.Receipt(outcome=pb.OUTCOME_ACCEPTED)
+        del self.partial[header.task_id]
+        yield pb.UploadResponse(receipt=receipt)
+        self.receipted.put_nowait(received)
+
+    async def _leave(self, request: pb.LeaveRequest, context: Any) -> pb.LeaveResponse:
+        self.leaves.put_nowait(request)
+        return pb.LeaveResponse()
+
+
+@pytest.fixture
+async def controller() -> AsyncIterator[FakeController]:
+    fake = FakeController()
+    await fake.start()
+    yield fake
+    await fake.stop()
+
+
+@dataclass
+class LearnerProcess:
+    """A real `python -m metisfl_learner`."""
+
+    process: subprocess.Popen[str]
+
+    async def finish(self) -> tuple[int, str]:
+        """Exit status and everything it wrote."""
+        output, _ = await asyncio.to_thread(self.process.communicate, timeout=WAIT_SECONDS)
+        return self.process.returncode, output
+
+
+Launch = Callable[..., LearnerProcess]
+
+
+@pytest.fixture
+def launch(tmp_path: Path) -> Iterator[Launch]:
+    """Starts learner processes; `code` becomes the module `mine` on their path."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(address: str, entrypoint: str, code: str = "", **variables: str) -> LearnerProcess:
+        (tmp_path / "mine.py").write_text(code, encoding="utf-8")
+        environment = {
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": str(tmp_path),
+            "METISFL_CONTROLLER": address,
+            "METISFL_ENTRYPOINT": entrypoint,
+            "METISFL_LEARNER_GROUP": "silo",
+            "METISFL_LEARNER_ORDINAL": "0",
+            **variables,
+        }
+        process = subprocess.Popen(
+            [sys.executable, "-m", "metisfl_learner"],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        started.append(process)
+        return LearnerProcess(process)
+
+    yield start
+    for process in started:
+        if process.poll() is None:
+            process.kill()
+            process.communicate()
+
+
+Attached = tuple[Any, "asyncio.Task[str]"]
+
+
+@pytest.fixture
+def attach() -> Callable[..., Any]:
+    """An async context manager that runs a Session for a Learner class in this process."""
+    from metisfl import logs
+    from metisfl_learner.client import ControllerClient
+    from metisfl_learner.learner import LearnerContext, PartitionPlace
+    from metisfl_learner.session import Session
+    from metisfl_learner.work import prepare
+    from metisfl_learner.worker import Worker
+
+    @asynccontextmanager
+    async def run(
+        address: str, learner_class: Any, connect_deadline_seconds: float = WAIT_SECONDS
+    ) -> AsyncIterator[asyncio.Task[str]]:
+        log = logs.logger("test")
+
+        def make(terms: pb.JoinResponse) -> Any:
+            place = PartitionPlace(terms.partition.index, terms.partition.count)
+            context = LearnerContext(terms.learner_id, terms.federation, dict(terms.parameters), place, None, log)
+            return prepare("test:Learner", learner_class, context)
+
+        async with ControllerClient(address) as client:
+            request = pb.JoinRequest(protocol_version=1, group="silo", ordinal=0)
+            session = Session(client, request, make, Worker(), connect_deadline_seconds, log)
+            task = asyncio.create_task(session.run())
+            try:
+                yield task
+            finally:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+
+    return run
