@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _RUNS = Path("metisfl-runs")
 
 
-@click.command()
+@click.command(short_help="Run a federation on this machine.")
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option(
     "overrides",
@@ -46,8 +46,7 @@ _RUNS = Path("metisfl-runs")
     metavar="SECONDS",
     type=click.FloatRange(min=1),
     default=300.0,
-    show_default="300",
-    help="How long controller and learners may take to get ready.",
+    help="How long controller and learners may take to get ready.  [default: 300]",
 )
 @click.pass_context
 def run(

@@ -9,7 +9,7 @@ import click
 _INVALID, _UNREADABLE = 1, 2
 
 
-@click.command()
+@click.command(short_help="Check Federation files.")
 @click.argument("files", metavar="FILE...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.pass_context
 def validate(context: click.Context, files: tuple[Path, ...]) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from metisfl.api import FederationState
 from metisfl.local.folder import RunFolder
 from metisfl.local.interrupts import Interrupted, Interrupts
 from metisfl.local.outcome import FailedProcess, Outcome
@@ -120,7 +121,7 @@ def _conclude(
     write_report(record, folder.report)
     failed = failure is not None and not document.state.final
     return Outcome(
-        complete=document.state == "Complete",
+        complete=document.state is FederationState.COMPLETE,
         final=document.state.final,
         reason="ProcessFailed" if failed else document.reason,
         message=failure.message if failure and failed else document.message,

@@ -115,7 +115,10 @@ def _learners(snapshot: Snapshot, most: int) -> RenderableType:
     ordered = sorted(document.learners, key=lambda learner: (_is_well(learner), learner.id))
     shown = ordered[:most] if len(ordered) > most else sorted(ordered, key=lambda learner: learner.id)
     for learner in shown:
-        _add_learner(table, learner, snapshot.restarts.get(learner.id, 0))
+        # All have left a complete federation; that is no loss.
+        done = document.state is FederationState.COMPLETE
+        activity = Text("Done", style="dim") if done else _activity(learner)
+        _add_learner(table, learner, activity, snapshot.restarts.get(learner.id, 0))
     if rest := ordered[len(shown) :]:
         counts = Counter(learner.activity.lower() for learner in rest)
         summary = ", ".join(f"{count} {activity}" for activity, count in counts.most_common())
@@ -127,10 +130,14 @@ def _is_well(learner: LearnerDocument) -> bool:
     return learner.connected and not learner.message
 
 
-def _add_learner(table: Table, learner: LearnerDocument, restarts: int) -> None:
+def _activity(learner: LearnerDocument) -> Text:
     activity = Text(learner.activity, style=_ACTIVITY_STYLES.get(learner.activity, ""))
     if learner.message:
         activity.append(f" {learner.message}", style="red")
+    return activity
+
+
+def _add_learner(table: Table, learner: LearnerDocument, activity: Text, restarts: int) -> None:
     busy = 0 < learner.progress <= 1 and learner.activity not in ("Idle", "Lost")
     table.add_row(
         Text(learner.id),

@@ -7,7 +7,7 @@ from rich.console import Console
 from metisfl.api import FederationDocument, FederationState, RoundDocument
 from metisfl.local.progress.display import Snapshot
 from metisfl.local.progress.estimate import time_left
-from metisfl.local.progress.words import duration, goal, number, plural, shape
+from metisfl.local.progress.words import duration, goal, number, plural, shape, training_name
 from metisfl.spec import Federation
 
 
@@ -66,9 +66,11 @@ def _round_line(entry: RoundDocument, snapshot: Snapshot, max_seconds: int | Non
         f"round {entry.number}/{document.max_rounds}: {len(entry.contributors)} of "
         f"{plural(len(entry.participants), 'learner')} in {duration(entry.ended_at - entry.started_at)}"
     ]
-    parts += [f"train {name} {number(value)}" for name, value in entry.train_metrics.items()]
-    known = entry.metrics or [metric for metric in document.metrics if metric.version <= entry.version]
-    parts += [f"{metric.name} {number(metric.value)} (version {metric.version})" for metric in known]
+    parts += [f"{training_name(name)} {number(value)}" for name, value in entry.train_metrics.items()]
+    parts += [f"{metric.name} {number(metric.value)}" for metric in entry.metrics]
+    if not entry.metrics:
+        # A version is evaluated in the round after it; until then the newest values known are of an earlier one.
+        parts += [f"version {metric.version}: {metric.name} {number(metric.value)}" for metric in document.metrics]
     left = time_left(document, snapshot.rounds, max_seconds, snapshot.now)
     if left is not None and not document.state.final:
         parts.append(f"at most {duration(left)} left")

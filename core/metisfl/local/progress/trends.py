@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 from metisfl.api import FederationDocument, RoundDocument
+from metisfl.local.progress.words import training_name
 
 _BARS = "▁▂▃▄▅▆▇█"
 
@@ -15,7 +16,7 @@ def trends(document: FederationDocument, rounds: Sequence[RoundDocument]) -> dic
     found: dict[str, list[float]] = {}
     for entry in rounds:
         for name, value in entry.train_metrics.items():
-            found.setdefault(f"train {name}", []).append(value)
+            found.setdefault(training_name(name), []).append(value)
     for entry in rounds:
         for metric in entry.metrics:
             found.setdefault(metric.name, []).append(metric.value)

@@ -8,8 +8,11 @@ from metisfl.spec import Federation
 
 
 def duration(span: timedelta) -> str:
-    """`8 s`, `3 min 20 s`, `2 h 5 min`."""
-    seconds = max(round(span.total_seconds()), 0)
+    """`0.4 s`, `28 s`, `3 min 20 s`, `2 h 5 min`."""
+    exact = max(span.total_seconds(), 0.0)
+    if 0 < exact < 9.95:
+        return f"{exact:.1f} s"
+    seconds = round(exact)
     if seconds < 60:
         return f"{seconds} s"
     minutes, seconds = divmod(seconds, 60)
@@ -32,6 +35,11 @@ def size(count: int) -> str:
 def number(value: float) -> str:
     """Four significant digits."""
     return f"{value:.4g}"
+
+
+def training_name(name: str) -> str:
+    """What a mean of the learners' training reports is called beside evaluated metrics."""
+    return f"training {name.removeprefix('train_')}"
 
 
 def goal(federation: Federation) -> str:

@@ -20,6 +20,7 @@ _VARIABLES = {_INK: "--ink-soft", _RULE: "--rule"} | {c: f"--series-{n}" for n, 
 
 # Inches at 72 units each: one unit is about one CSS pixel on a phone.
 _SIZE = (5.3, 3.0)
+_WIDE_SIZE = (11.0, 3.0)
 _MARKERS_UP_TO = 40
 _STYLE: dict[str, Any] = {
     "svg.fonttype": "none",
@@ -61,10 +62,10 @@ def metric_chart(curves: Curves, target: float | None) -> str:
         return _svg(figure, f"metric-{curves.name}")
 
 
-def phase_chart(bars: Bars) -> str:
-    """Seconds of each phase, stacked, one bar for each round or group of rounds."""
+def phase_chart(bars: Bars, wide: bool) -> str:
+    """Seconds of each phase, stacked, one bar for each round or group of rounds; `wide`: for the whole page's width."""
     with mpl.rc_context(_STYLE):
-        figure, axes = _figure()
+        figure, axes = _figure(_WIDE_SIZE if wide else _SIZE)
         bottom = [0.0] * len(bars.first_rounds)
         for index, (name, seconds) in enumerate(bars.phases.items()):
             axes.bar(
@@ -80,11 +81,11 @@ def phase_chart(bars: Bars) -> str:
         axes.set_xlabel("round" if bars.rounds_each == 1 else f"round (mean of each {bars.rounds_each})")
         axes.set_ylabel("seconds")
         _legend(figure, axes)
-        return _svg(figure, "phases")
+        return _svg(figure, f"phases-{wide}")
 
 
-def _figure() -> tuple[Figure, Axes]:
-    figure = Figure(figsize=_SIZE, layout="constrained")
+def _figure(size: tuple[float, float] = _SIZE) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=size, layout="constrained")
     axes = figure.add_subplot()
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     return figure, axes

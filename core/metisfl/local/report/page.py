@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from statistics import median
 
 import yaml
 
 from metisfl.api import FederationState
-from metisfl.local.progress.words import duration, goal, number, plural, shape, size
+from metisfl.local.progress.words import duration, goal, number, shape, size
 from metisfl.local.record import RunRecord
 from metisfl.local.report.series import Bars, Curves
 from metisfl.spec import Federation, parse_federation
@@ -72,6 +72,8 @@ def target_for(federation: Federation, metric: str) -> float | None:
 
 def learner_table(record: RunRecord) -> Table:
     """One row for each learner the controller knows."""
+    # At the end of a complete federation all learners have left, which is no news.
+    complete = record.document.state is FederationState.COMPLETE
     rows: list[tuple[str, ...]] = [
         (
             learner.id,
@@ -79,12 +81,11 @@ def learner_table(record: RunRecord) -> Table:
             str(learner.test_examples),
             f"{learner.contributions} of {record.document.committed_rounds}",
             str(record.restarts.get(learner.id, 0)),
-            learner.message,
+            "" if complete else learner.message,
         )
         for learner in sorted(record.document.learners, key=lambda learner: learner.id)
     ]
     columns = ("learner", "training examples", "held-out examples", "rounds", "restarts", "remark")
-    # Most runs have no remarks.
     width = len(columns) if any(row[-1] for row in rows) else len(columns) - 1
     return Table(columns[:width], tuple(row[:width] for row in rows), frozenset(columns[1:5]))
 
@@ -123,8 +124,8 @@ def describe_curves(curves: Curves) -> str:
 
 def describe_bars(bars: Bars) -> str:
     """What the bars show, for those who do not see them."""
-    parts = [f"{name} {_mean(seconds):.2f} s" for name, seconds in bars.phases.items()]
-    return f"mean of {plural(len(bars.first_rounds) * bars.rounds_each, 'round')}: {', '.join(parts)}"
+    parts = [f"{name} {_seconds(median(seconds))}" for name, seconds in bars.phases.items()]
+    return f"in the median round: {', '.join(parts)}"
 
 
 def sentence(text: str) -> str:
@@ -132,5 +133,5 @@ def sentence(text: str) -> str:
     return f"{text[:1].upper()}{text[1:]}."
 
 
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
+def _seconds(value: float) -> str:
+    return f"{value:.2f} s" if value >= 1 else f"{1000 * value:.3g} ms"

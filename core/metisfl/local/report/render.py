@@ -31,17 +31,20 @@ def render(record: RunRecord) -> str:
     federation = page.federation_of(record)
     word, why = page.verdict(record)
     bars = phase_bars(record.rounds)
+    # Drawn here, from labels that matplotlib has escaped.
     drawings = [
         (
             found.name,
             page.describe_curves(found),
-            # Drawn here from escaped labels.
             Markup(charts.metric_chart(found, page.target_for(federation, found.name))),
         )
         for found in curves(record)
     ]
-    if bars.phases:
-        drawings.append(("time per round", page.describe_bars(bars), Markup(charts.phase_chart(bars))))
+    phases = (
+        (page.describe_bars(bars), Markup(charts.phase_chart(bars, wide=True)), Markup(charts.phase_chart(bars, False)))
+        if bars.phases
+        else None
+    )
     return environment.get_template("template.html.j2").render(
         record=record,
         federation=federation,
@@ -50,6 +53,7 @@ def render(record: RunRecord) -> str:
         subtitle=page.subtitle(federation),
         figures=page.figures(record),
         drawings=drawings,
+        phases=phases,
         learners=page.learner_table(record),
         rounds=page.round_table(record),
         omitted=max(0, len(record.rounds) - page.MAX_ROUND_ROWS),

@@ -44,7 +44,7 @@ def curves(record: RunRecord) -> list[Curves]:
     held_out: dict[str, dict[int, float]] = {}
     for entry in record.rounds:
         for name, value in entry.train_metrics.items():
-            training.setdefault(name, {})[entry.number] = value
+            training.setdefault(name.removeprefix("train_"), {})[entry.number] = value
     evaluated = [entry.metrics for entry in record.rounds] + [entry.metrics for entry in record.models]
     for metric in [metric for metrics in (*evaluated, record.document.metrics) for metric in metrics]:
         held_out.setdefault(metric.name, {})[metric.version] = metric.value
