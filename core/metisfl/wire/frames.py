@@ -66,7 +66,11 @@ def decoder(message: type[M]) -> Callable[[bytes], M | ChunkFrame | FrameError]:
         try:
             if wire[:1] == bytes((_CHUNK_TAG,)):
                 return _decode_chunk(memoryview(wire))
-            return message.FromString(wire)
+            parsed = message.FromString(wire)
+            if parsed.HasField("chunk"):
+                # It would come back without its checksum compared; no serialiser writes a chunk like this.
+                raise FrameError("a chunk must be alone in its message, behind a tag of one byte")
+            return parsed
         except FrameError as error:
             return error
         except DecodeError as error:

@@ -9,6 +9,7 @@ many tensors a model has or how unequal they are, and no part is limited to 2 Gi
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -128,7 +129,8 @@ class Layout:
     @cached_property
     def digest(self) -> str:
         """SHA-256 of names, dtypes, shapes and flags, in order. Equal digests mean interchangeable buffers."""
-        text = "\n".join(f"{t.name}\t{t.dtype}\t{t.shape}\t{t.trainable}" for t in self.tensors)
+        # JSON quotes the names: whatever they hold, two layouts never read the same.
+        text = json.dumps([(t.name, t.dtype, t.shape, t.trainable) for t in self.tensors])
         return hashlib.sha256(text.encode()).hexdigest()
 
     def allocate(self) -> Buffer:
@@ -236,8 +238,11 @@ def _check_tensors(tensors: Iterable[TensorSpec]) -> None:
             raise LayoutError(f"tensor '{tensor.name}' has dtype {tensor.dtype}; supported: {', '.join(_DTYPES)}")
         if len(tensor.shape) > MAX_DIMENSIONS:
             raise LayoutError(f"tensor '{tensor.name}' has {len(tensor.shape)} dimensions, at most {MAX_DIMENSIONS}")
-        total += tensor.elements * np.dtype(tensor.dtype).itemsize
-        if total > MAX_MODEL_BYTES:
+        itemsize = np.dtype(tensor.dtype).itemsize
+        total += tensor.elements * itemsize
+        # NumPy bounds the other extents of an empty array as if it were not empty.
+        extent = math.prod(max(1, side) for side in tensor.shape) * itemsize
+        if max(total, extent) > MAX_MODEL_BYTES:
             raise LayoutError(f"the model has more than {MAX_MODEL_BYTES} bytes")
     if not seen:
         raise LayoutError("a model needs at least one tensor")
