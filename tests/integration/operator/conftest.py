@@ -13,6 +13,7 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
+import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -263,3 +264,92 @@ def api_client(control_plane: Server) -> Iterator[client.ApiClient]:
     config.load_kube_config(str(control_plane.kubeconfig), client_configuration=settings)
     with client.ApiClient(settings) as opened:
         yield opened
+
+
+@dataclass
+class Namespace:
+    """A namespace of a test's own, and what tests do in it."""
+
+    server: Server
+    name: str
+
+    def path(self, kind: str, name: str = "") -> str:
+        groups = {"federations": "/apis/metisfl.dev/v1alpha1", "statefulsets": "/apis/apps/v1"}
+        return f"{groups.get(kind, '/api/v1')}/namespaces/{self.name}/{kind}" + (f"/{name}" if name else "")
+
+    def create(self, kind: str, manifest: dict[str, Any]) -> dict[str, Any]:
+        created: dict[str, Any] = self.server.request("POST", self.path(kind), manifest)
+        return created
+
+    def get(self, kind: str, name: str) -> dict[str, Any]:
+        found: dict[str, Any] = self.server.request("GET", self.path(kind, name))
+        return found
+
+    def find(self, kind: str, name: str) -> dict[str, Any] | None:
+        try:
+            return self.get(kind, name)
+        except RefusedError as error:
+            if error.code != 404:
+                raise
+            return None
+
+    def names(self, kind: str) -> list[str]:
+        return sorted(item["metadata"]["name"] for item in self.server.request("GET", self.path(kind))["items"])
+
+    def patch(self, kind: str, name: str, body: dict[str, Any], subresource: str = "") -> dict[str, Any]:
+        path = self.path(kind, name) + (f"/{subresource}" if subresource else "")
+        patched: dict[str, Any] = self.server.request("PATCH", path, body, "application/merge-patch+json")
+        return patched
+
+    def delete(self, kind: str, name: str, **options: Any) -> None:
+        self.server.request("DELETE", self.path(kind, name), options or None)
+
+    def events(self) -> list[tuple[str, str, str]]:
+        """(type, reason, message) of the Federations' events, oldest first."""
+        items = self.server.request("GET", self.path("events"))["items"]
+        ours = [item for item in items if item["involvedObject"]["kind"] == "Federation"]
+        ours.sort(key=lambda item: int(item["metadata"]["resourceVersion"]))
+        return [(item["type"], item["reason"], item["message"]) for item in ours]
+
+    def pod_says(self, name: str, **status: Any) -> None:
+        """Play the kubelet: report this about a pod's only container."""
+        pod = self.get("pods", name)
+        container = pod["spec"]["containers"][0]
+        running = "running" in status.get("state", {})
+        report = {"name": container["name"], "image": container["image"], "imageID": "", "restartCount": 0}
+        self.patch(
+            "pods",
+            name,
+            {
+                "status": {
+                    "phase": "Running" if running else "Pending",
+                    "conditions": [
+                        {"type": "PodScheduled", "status": "True"},
+                        {"type": "Ready", "status": "True" if running else "False"},
+                    ],
+                    "containerStatuses": [{**report, "ready": running, **status}],
+                }
+            },
+            "status",
+        )
+
+    def pod_runs(self, name: str) -> None:
+        self.pod_says(name, state={"running": {"startedAt": "2024-05-01T10:00:00Z"}})
+
+    @staticmethod
+    def eventually(what: str, probe: Callable[[], Any], seconds: float = 30) -> Any:
+        return eventually(what, probe, seconds)
+
+    def pods(self, *names: str) -> None:
+        """Wait until these pods, and no others, are there."""
+        eventually(f"pods {sorted(names)}", lambda: self.names("pods") == sorted(names))
+
+
+@pytest.fixture
+def namespace(control_plane: Server, request: pytest.FixtureRequest) -> Iterator[Namespace]:
+    name = f"t-{uuid.uuid4().hex[:8]}"
+    control_plane.request("POST", "/api/v1/namespaces", {"metadata": {"name": name}})
+    made = Namespace(control_plane, name)
+    eventually("the default service account", lambda: made.find("serviceaccounts", "default"))
+    yield made
+    control_plane.request("DELETE", f"/api/v1/namespaces/{name}")

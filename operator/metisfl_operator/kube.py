@@ -1,0 +1,166 @@
+"""The few calls to the API server that reconciling needs, each with a deadline."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import urllib3.exceptions
+from kubernetes import client, config
+from kubernetes.client.exceptions import ApiException
+from kubernetes.dynamic import DynamicClient
+
+from metisfl.spec import API_GROUP, API_VERSION, KIND, PLURAL
+from metisfl_operator.names import FIELD_MANAGER
+from metisfl_operator.resources.metadata import Manifest
+
+CONNECT_SECONDS, READ_SECONDS = 5, 20
+
+# Known beforehand: discovering them would cost start-up time and keep a cache that can go stale.
+_COLLECTIONS = {
+    KIND: (f"apis/{API_GROUP}/{API_VERSION}", PLURAL),
+    "StatefulSet": ("apis/apps/v1", "statefulsets"),
+    "PersistentVolumeClaim": ("api/v1", "persistentvolumeclaims"),
+    "ConfigMap": ("api/v1", "configmaps"),
+    "Service": ("api/v1", "services"),
+    "Pod": ("api/v1", "pods"),
+    "Event": ("api/v1", "events"),
+}
+
+
+class KubeError(Exception):
+    """An answer other than success, in the server's words; `code` is the HTTP status, 0 when there was no answer."""
+
+    def __init__(self, code: int, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+    @property
+    def rejected(self) -> bool:
+        """Whether the object itself is the likely cause, and its author should hear of it."""
+        # API servers report a field of the wrong form in a server-side apply as an internal error.
+        return self.code in (400, 403, 422, 500)
+
+
+class Kube(Protocol):
+    """What reconciling asks of the API server. All methods raise KubeError."""
+
+    def get(self, kind: str, namespace: str, name: str) -> Manifest | None: ...
+
+    def list(self, kind: str, namespace: str, labels: str = "", fields: str = "") -> list[Manifest]: ...
+
+    def apply(self, manifest: Manifest) -> Manifest: ...
+
+    def overwrite(self, manifest: Manifest) -> Manifest: ...
+
+    def apply_status(self, manifest: Manifest) -> Manifest: ...
+
+    def create(self, manifest: Manifest) -> Manifest: ...
+
+    def delete(self, manifest: Manifest) -> None: ...
+
+
+@dataclass(frozen=True)
+class KubeClient:
+    """`Kube` by the official client."""
+
+    dynamic: DynamicClient
+
+    @classmethod
+    def connect(cls) -> KubeClient:
+        """By the pod's service account, or by the kubeconfig where there is none."""
+        settings = client.Configuration()
+        try:
+            config.load_incluster_config(client_configuration=settings)
+        except config.ConfigException:
+            config.load_kube_config(client_configuration=settings)
+        return cls.over(client.ApiClient(settings))
+
+    @classmethod
+    def over(cls, api_client: client.ApiClient) -> KubeClient:
+        return cls(DynamicClient(api_client, discoverer=lambda *_: None))
+
+    def get(self, kind: str, namespace: str, name: str) -> Manifest | None:
+        try:
+            return self._call("get", _path(kind, namespace, name))
+        except KubeError as error:
+            if error.code == 404:
+                return None
+            raise
+
+    def list(self, kind: str, namespace: str, labels: str = "", fields: str = "") -> list[Manifest]:
+        """An empty namespace means all of them."""
+        answer = self._call("get", _path(kind, namespace), label_selector=labels or None, field_selector=fields or None)
+        items: list[Manifest] = answer["items"]
+        return items
+
+    def apply(self, manifest: Manifest) -> Manifest:
+        return self._apply(manifest)
+
+    def overwrite(self, manifest: Manifest) -> Manifest:
+        """Like `apply`, but lists become exactly those of `manifest`; server-side apply leaves what others added."""
+        meta = manifest["metadata"]
+        return self._call(
+            "patch",
+            _path(manifest["kind"], meta["namespace"], meta["name"]),
+            body=manifest,
+            content_type="application/merge-patch+json",
+            field_manager=FIELD_MANAGER,
+        )
+
+    def apply_status(self, manifest: Manifest) -> Manifest:
+        return self._apply(manifest, "status")
+
+    def create(self, manifest: Manifest) -> Manifest:
+        return self._call("post", _path(manifest["kind"], manifest["metadata"]["namespace"]), body=manifest)
+
+    def delete(self, manifest: Manifest) -> None:
+        """Delete this very object, not a later one of the same name; nothing happens when it is gone already."""
+        meta = manifest["metadata"]
+        options = {"preconditions": {"uid": meta["uid"]}, "propagationPolicy": "Background"}
+        try:
+            self._call("delete", _path(manifest["kind"], meta["namespace"], meta["name"]), body=options)
+        except KubeError as error:
+            if error.code not in (404, 409):
+                raise
+
+    def _apply(self, manifest: Manifest, *subresource: str) -> Manifest:
+        meta = manifest["metadata"]
+        return self._call(
+            "patch",
+            _path(manifest["kind"], meta["namespace"], meta["name"], *subresource),
+            body=manifest,
+            content_type="application/apply-patch+yaml",
+            field_manager=FIELD_MANAGER,
+            force_conflicts=True,
+        )
+
+    def _call(self, method: str, path: str, **parameters: Any) -> Manifest:
+        try:
+            answer: Manifest = self.dynamic.request(
+                method, path, serializer=_plain, _request_timeout=(CONNECT_SECONDS, READ_SECONDS), **parameters
+            )
+        except ApiException as error:
+            raise KubeError(int(error.status or 0), _words(error)) from error
+        except urllib3.exceptions.HTTPError as error:
+            raise KubeError(0, f"the API server does not answer: {error}") from error
+        return answer
+
+
+def _path(kind: str, namespace: str, *rest: str) -> str:
+    prefix, plural = _COLLECTIONS[kind]
+    scope = ("namespaces", namespace) if namespace else ()
+    return "/" + "/".join((prefix, *scope, plural, *rest))
+
+
+_plain: Callable[[Any, Manifest], Manifest] = lambda _, data: data  # noqa: E731 - the client wants a function of two
+
+
+def _words(error: ApiException) -> str:
+    """The message of the Status object in the answer, or what there is instead."""
+    try:
+        return str(json.loads(error.body)["message"])
+    except (TypeError, ValueError, KeyError):
+        return str(error.reason or error)

@@ -1,0 +1,53 @@
+"""Names, labels and paths that the parts of a federation know each other by."""
+
+from __future__ import annotations
+
+from metisfl.spec import API_GROUP
+
+FIELD_MANAGER = "metisfl-operator"
+
+LABEL_FEDERATION = f"{API_GROUP}/federation"
+LABEL_GROUP = f"{API_GROUP}/group"
+LABEL_COMPONENT = "app.kubernetes.io/component"
+LABEL_MANAGED_BY = "app.kubernetes.io/managed-by"
+
+CONTROLLER = "controller"
+LEARNER = "learner"
+
+GRPC_PORT = 50051
+HTTP_PORT = 8080
+
+CONFIG_FILE = "federation.json"
+PLAN_FILE = "partition-plan.json"
+
+
+def controller_name(federation: str) -> str:
+    """The controller's StatefulSet, Service, ConfigMap and PersistentVolumeClaim."""
+    return f"{federation}-{CONTROLLER}"
+
+
+def learners_name(federation: str, group: str) -> str:
+    """The StatefulSet of a learner group; its pods add an ordinal."""
+    return f"{federation}-{group}"
+
+
+def endpoint(federation: str, namespace: str) -> str:
+    """host:port of the controller's gRPC for every pod of the cluster."""
+    return f"{controller_name(federation)}.{namespace}.svc:{GRPC_PORT}"
+
+
+def selector_labels(federation: str, component: str, group: str | None = None) -> dict[str, str]:
+    """Labels that pick a workload's pods; a StatefulSet's selector can never change, so neither may these."""
+    labels = {LABEL_FEDERATION: federation, LABEL_COMPONENT: component}
+    return labels if group is None else labels | {LABEL_GROUP: group}
+
+
+def labels(federation: str, component: str, group: str | None = None) -> dict[str, str]:
+    """Everything an object of a federation is labelled with."""
+    return {
+        "app.kubernetes.io/name": "metisfl",
+        "app.kubernetes.io/instance": federation,
+        "app.kubernetes.io/part-of": "metisfl",
+        LABEL_MANAGED_BY: FIELD_MANAGER,
+        **selector_labels(federation, component, group),
+    }

@@ -1,0 +1,1 @@
+"""One level-based pass: observe, compute what should be, apply the difference, report."""

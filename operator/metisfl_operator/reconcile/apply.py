@@ -1,0 +1,84 @@
+"""Make the cluster hold what is desired: apply what differs, prune what is no longer wanted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from metisfl.spec import KIND
+from metisfl_operator.kube import Kube, KubeError
+from metisfl_operator.reconcile.observe import Observed, owned_by
+from metisfl_operator.reconcile.pods import Trouble
+from metisfl_operator.reconcile.reasons import Reason
+from metisfl_operator.resources.metadata import Manifest, Owner
+
+# The volume is never pruned: what was trained is worth more than tidiness.
+_PRUNED_KINDS = frozenset({"StatefulSet", "Service", "ConfigMap"})
+
+
+def apply(kube: Kube, owner: Owner, observed: Observed, manifests: Iterable[Manifest]) -> list[Trouble]:
+    """Apply in order, each object that differs from what was observed; one that is refused does not hold up the others.
+
+    Answers what was refused. Raises KubeError when the API server cannot be asked.
+    """
+    refused = []
+    wanted = list(manifests)
+    for manifest in wanted:
+        kind, name = manifest["kind"], manifest["metadata"]["name"]
+        current = observed.child(kind, name)
+        if current is not None and holds(manifest, current):
+            continue
+        if current is None and (conflict := _conflict(kube, owner, kind, name)):
+            refused.append(conflict)
+            continue
+        try:
+            if has_additions(manifest, kube.apply(manifest)):
+                kube.overwrite(manifest)
+        except KubeError as error:
+            if not error.rejected:
+                raise
+            refused.append(Trouble(Reason.APPLY_REJECTED, f"{kind} {name}: {error}"))
+    _prune(kube, observed, wanted)
+    return refused
+
+
+def holds(wanted: Any, current: Any) -> bool:
+    """Whether everything in `wanted` is in `current` as well; the server adds defaults to what it is given."""
+    if isinstance(wanted, dict) and isinstance(current, dict):
+        return all(key in current and holds(value, current[key]) for key, value in wanted.items() if value != {})
+    if isinstance(wanted, list) and isinstance(current, list):
+        return len(wanted) == len(current) and all(holds(a, b) for a, b in zip(wanted, current, strict=True))
+    return bool(wanted == current)
+
+
+def has_additions(wanted: Any, current: Any) -> bool:
+    """Whether a list of `current` has more elements than were asked for, such as a port that somebody added."""
+    if isinstance(wanted, dict) and isinstance(current, dict):
+        return any(has_additions(value, current.get(key)) for key, value in wanted.items())
+    if isinstance(wanted, list) and isinstance(current, list):
+        return len(current) > len(wanted) or any(map(has_additions, wanted, current))
+    return False
+
+
+def _conflict(kube: Kube, owner: Owner, kind: str, name: str) -> Trouble | None:
+    """What an object that was not among ours has against being ours: its maker."""
+    found = kube.get(kind, owner.namespace, name)
+    if found is None or owned_by(found, owner):
+        return None
+    references = found["metadata"].get("ownerReferences", [])
+    if any(r.get("kind") == KIND and r.get("name") == owner.name for r in references):
+        return Trouble(
+            Reason.WAITING_FOR_CLEANUP,
+            f"{kind} {name} of a deleted federation of this name is still there; waiting for it to go",
+        )
+    return Trouble(
+        Reason.NAME_CONFLICT,
+        f"{kind} {name} exists and is not this federation's; delete it, or choose another metadata.name",
+    )
+
+
+def _prune(kube: Kube, observed: Observed, wanted: Iterable[Manifest]) -> None:
+    keep = {(manifest["kind"], manifest["metadata"]["name"]) for manifest in wanted}
+    for key, child in observed.children.items():
+        if key not in keep and child["kind"] in _PRUNED_KINDS and "deletionTimestamp" not in child["metadata"]:
+            kube.delete(child)

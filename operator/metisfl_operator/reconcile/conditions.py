@@ -1,0 +1,231 @@
+"""The conditions of a Federation, each from what was observed in this pass."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from metisfl.api import FederationDocument, FederationState
+from metisfl.spec import Federation
+from metisfl.spec.status import MAX_MESSAGE_LENGTH, Condition, ConditionStatus, ConditionType, FederationStatus
+from metisfl_operator import names
+from metisfl_operator.reconcile import pods
+from metisfl_operator.reconcile.lifecycle import Lifecycle
+from metisfl_operator.reconcile.observe import Observed
+from metisfl_operator.reconcile.pods import Trouble
+from metisfl_operator.reconcile.reasons import Reason
+from metisfl_operator.resources.metadata import Owner
+
+_SHOWN_TROUBLES = 5
+_GATHERING = (FederationState.WAITING_FOR_LEARNERS, FederationState.INITIALISING)
+
+
+@dataclass(frozen=True)
+class Situation:
+    """All that conditions depend on."""
+
+    owner: Owner
+    federation: Federation
+    stage: Lifecycle
+    observed: Observed
+    learners: int
+    """How many should run now."""
+    previous: FederationStatus
+    now: datetime
+    refused: list[Trouble] = field(default_factory=list)
+    crowded: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def document(self) -> FederationDocument | None:
+        return self.observed.document
+
+    @property
+    def connected(self) -> int:
+        return connected(self.document)
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """A condition before it has a generation and a time."""
+
+    holds: bool
+    reason: str
+    message: str
+
+
+def connected(document: FederationDocument | None) -> int:
+    return sum(learner.connected for learner in document.learners) if document else 0
+
+
+def conditions(situation: Situation) -> list[Condition]:
+    """Every condition, always in the same order."""
+    learners = _learners_ready(situation)
+    controller = _controller_available(situation)
+    judged = {
+        ConditionType.CONTROLLER_AVAILABLE: controller,
+        ConditionType.LEARNERS_READY: learners,
+        ConditionType.PROGRESSING: _progressing(situation, controller, learners),
+        ConditionType.SUSPENDED: _suspended(situation),
+    }
+    stated = [dated(kind, judgement, situation) for kind, judgement in judged.items()]
+    return [*stated, *_outcome(situation)]
+
+
+def invalid_spec(
+    generation: int, problems: Iterable[str], previous: FederationStatus, now: datetime
+) -> list[Condition]:
+    """The previous conditions, with Progressing telling what is wrong: nothing that runs is touched."""
+    told = Judgement(False, Reason.INVALID_SPEC, "; ".join(problems))
+    kept = [c for c in previous.conditions if c.type != ConditionType.PROGRESSING]
+    return [*kept, _dated(ConditionType.PROGRESSING, told, generation, previous, now)]
+
+
+def dated(kind: ConditionType, judgement: Judgement, situation: Situation) -> Condition:
+    generation = situation.federation.metadata.generation or 0
+    return _dated(kind, judgement, generation, situation.previous, situation.now)
+
+
+def _dated(
+    kind: ConditionType, judgement: Judgement, generation: int, previous: FederationStatus, now: datetime
+) -> Condition:
+    """The transition time moves only when the status does."""
+    status = ConditionStatus.TRUE if judgement.holds else ConditionStatus.FALSE
+    before = find(previous.conditions, kind)
+    since = before.last_transition_time if before and before.status == status else now.replace(microsecond=0)
+    return Condition(
+        type=kind,
+        status=status,
+        observed_generation=generation,
+        last_transition_time=since,
+        reason=judgement.reason,
+        message=judgement.message[:MAX_MESSAGE_LENGTH] or judgement.reason,
+    )
+
+
+def find(among: Iterable[Condition], kind: ConditionType) -> Condition | None:
+    return next((condition for condition in among if condition.type == kind), None)
+
+
+def _controller_available(situation: Situation) -> Judgement:
+    observed, owner = situation.observed, situation.owner
+    if situation.stage is Lifecycle.SUSPENDED:
+        return Judgement(False, Reason.SUSPENDED, "Suspended: the controller is scaled to zero and its volume is kept")
+    if situation.stage is Lifecycle.EXPIRED:
+        ttl = situation.federation.spec.ttl_seconds_after_finished
+        return Judgement(False, Reason.EXPIRED, f"Removed {ttl} seconds after the end; the volume is kept")
+    if situation.document is not None:
+        where = names.endpoint(owner.name, owner.namespace)
+        return Judgement(True, Reason.SERVING, f"Serving at {where}; TLS is Disabled, so learners talk in clear text")
+    trouble = _worst(_troubles(situation, names.CONTROLLER))
+    if trouble:
+        return Judgement(False, trouble.reason, trouble.message)
+    if observed.no_answer:
+        return Judgement(False, Reason.NO_ANSWER, observed.no_answer)
+    return Judgement(False, Reason.STARTING, "The controller's pod is starting")
+
+
+def _learners_ready(situation: Situation) -> Judgement:
+    if not situation.stage.learners_run:
+        why = "while suspended" if situation.stage is Lifecycle.SUSPENDED else "after the end"
+        return Judgement(False, Reason.SCALED_DOWN, f"Learners are scaled to zero {why}")
+    count = f"{situation.connected} of {situation.learners} learners are connected"
+    troubles = _troubles(situation, names.LEARNER)
+    worst = _worst(troubles)
+    if worst:
+        shown = [trouble.message for trouble in troubles[:_SHOWN_TROUBLES]]
+        if len(troubles) > len(shown):
+            shown.append(f"and {len(troubles) - len(shown)} more")
+        return Judgement(False, worst.reason, "; ".join([count, *shown]))
+    if situation.crowded:
+        told = [f"group {name} has shares of the data for {room} learners" for name, room in situation.crowded.items()]
+        advice = "create the federation with a larger learner.partitions to leave room"
+        return Judgement(False, Reason.NO_PARTITION_LEFT, "; ".join([count, *told, advice]))
+    if situation.connected < situation.learners:
+        return Judgement(False, Reason.STARTING, count)
+    return Judgement(True, Reason.ALL_CONNECTED, count)
+
+
+def _progressing(situation: Situation, controller: Judgement, learners: Judgement) -> Judgement:
+    document = situation.document
+    if situation.refused:
+        worst = situation.refused[0]
+        return Judgement(False, worst.reason, "; ".join(trouble.message for trouble in situation.refused))
+    if situation.stage is Lifecycle.SUSPENDED:
+        return Judgement(False, Reason.SUSPENDED, "spec.suspend is true")
+    if situation.stage is not Lifecycle.RUNNING:
+        failed = find(_outcome(situation), ConditionType.FAILED)
+        if failed and failed.status == ConditionStatus.TRUE:
+            return Judgement(False, Reason.FAILED, failed.message)
+        return Judgement(False, Reason.COMPLETED, "The federation is complete")
+    if document is None:
+        if controller.reason == Reason.STARTING:
+            return Judgement(True, Reason.WAITING_FOR_CONTROLLER, controller.message)
+        return Judgement(False, controller.reason, controller.message)
+    if document.state in _GATHERING and learners.reason not in (Reason.STARTING, Reason.ALL_CONNECTED):
+        return Judgement(False, learners.reason, learners.message)
+    told = document.message or f"Round {document.current_round} of {document.max_rounds}"
+    return Judgement(True, _word(document.reason) or document.state.value, told)
+
+
+def _word(reason: str) -> str:
+    """The controller's reason where it can be one of a condition; controllers may be older or newer than we are."""
+    return reason if re.fullmatch(r"[A-Za-z][A-Za-z0-9]{0,62}", reason) else ""
+
+
+def _suspended(situation: Situation) -> Judgement:
+    if situation.federation.spec.suspend:
+        return Judgement(True, Reason.SUSPENDED, "spec.suspend is true")
+    return Judgement(False, Reason.NOT_SUSPENDED, "spec.suspend is false")
+
+
+def _outcome(situation: Situation) -> list[Condition]:
+    """Complete and Failed: the controller's word, or while it is silent what it said last, about which generation."""
+    document, kinds = situation.document, (ConditionType.COMPLETE, ConditionType.FAILED)
+    if document is None:
+        said = [find(situation.previous.conditions, kind) for kind in kinds]
+        if all(said):
+            return [condition for condition in said if condition]
+    state = document.state if document else None
+    told = (document.message if document else "") or "The run has ended"
+    word = _word(document.reason) if document else ""
+    complete = Judgement(False, Reason.IN_PROGRESS, "The run has not ended")
+    failed = Judgement(False, Reason.NOT_FAILED, "Nothing ended the run before its time")
+    if state is FederationState.COMPLETE:
+        complete = Judgement(True, word or Reason.COMPLETED, told)
+    elif state is FederationState.FAILED:
+        complete = Judgement(False, Reason.FAILED, "The run has failed")
+        failed = Judgement(True, word or Reason.FAILED, told)
+    return [dated(kind, judgement, situation) for kind, judgement in zip(kinds, (complete, failed), strict=True)]
+
+
+def _troubles(situation: Situation, component: str) -> list[Trouble]:
+    """What is wrong with pods and workloads of one component; a learner that is connected is in no trouble."""
+    observed, owner = situation.observed, situation.owner
+    at_work = {learner.id for learner in situation.document.learners if learner.connected} if situation.document else ()
+    found: list[Trouble | None] = []
+    told: set[str] = set()
+    for pod in observed.pods_of(component):
+        learner = pods.learner_id(pod, owner.name)
+        if learner in at_work:
+            continue
+        trouble = pods.trouble_of(pod, observed.events_of(pod))
+        if trouble:
+            told.add(learner)
+        found.append(trouble)
+    for (kind, _), child in observed.children.items():
+        if kind == "StatefulSet" and child["metadata"].get("labels", {}).get(names.LABEL_COMPONENT) == component:
+            found.append(pods.rejection_of(child, observed.events_of(child)))
+    if component == names.LEARNER and situation.document:
+        found += [
+            Trouble(Reason.LEARNER_LOST, f"{learner.id}: {learner.message}")
+            for learner in situation.document.learners
+            if learner.message and not learner.connected and learner.id not in told
+        ]
+    return [trouble for trouble in found if trouble]
+
+
+def _worst(troubles: list[Trouble]) -> Trouble | None:
+    """The first: all pods of a group usually share one cause, and its order is stable."""
+    return troubles[0] if troubles else None

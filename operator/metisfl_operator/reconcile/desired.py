@@ -1,0 +1,54 @@
+"""What should be there, given a valid spec: pure, from the builders in `resources`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from metisfl.spec import Federation
+from metisfl_operator import names
+from metisfl_operator.partitions import PartitionPlan
+from metisfl_operator.reconcile.lifecycle import Lifecycle
+from metisfl_operator.reconcile.observe import Observed
+from metisfl_operator.resources.claim import PLAN_ANNOTATION, volume_claim
+from metisfl_operator.resources.configmap import config_map, controller_config
+from metisfl_operator.resources.controller import controller_set
+from metisfl_operator.resources.learners import learner_set
+from metisfl_operator.resources.metadata import Manifest, Owner, stamped
+from metisfl_operator.resources.service import controller_service
+from metisfl_operator.settings import Settings
+
+
+@dataclass(frozen=True)
+class Desired:
+    """`manifests` in the order to apply them; `crowded` names groups that want more learners than they have shares."""
+
+    manifests: list[Manifest]
+    learners: int
+    crowded: dict[str, int]
+    """Group name to the number of learners it can have."""
+
+
+def plan_for(federation: Federation, observed: Observed, owner: Owner) -> PartitionPlan:
+    """The stored plan, extended where the spec has grown; a new one for a new federation. Raises PlanError."""
+    claim = observed.child("PersistentVolumeClaim", names.controller_name(owner.name))
+    if claim is None:
+        return PartitionPlan.of(federation.spec)
+    stored = claim["metadata"].get("annotations", {}).get(PLAN_ANNOTATION, "")
+    return PartitionPlan.parse(stored).extended(federation.spec.learner_groups)
+
+
+def desired(federation: Federation, owner: Owner, settings: Settings, plan: PartitionPlan, stage: Lifecycle) -> Desired:
+    configuration = config_map(owner, controller_config(federation, owner), plan)
+    manifests = [volume_claim(owner, federation, plan), configuration]
+    if stage is not Lifecycle.EXPIRED:
+        manifests.append(controller_service(owner))
+    manifests.append(controller_set(owner, federation, settings, configuration["data"], stage.controller_replicas))
+    learners, crowded = 0, {}
+    for group in federation.spec.learner_groups:
+        room = plan.room(group.name)
+        if group.replicas > room:
+            crowded[group.name] = room
+        replicas = min(group.replicas, room) if stage.learners_run else 0
+        learners += replicas
+        manifests.append(learner_set(owner, federation, group, settings, replicas))
+    return Desired([stamped(manifest) for manifest in manifests], learners, crowded)

@@ -1,0 +1,56 @@
+"""Which changes of conditions are worth an Event."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from metisfl.spec.status import Condition, ConditionStatus, ConditionType
+from metisfl_operator.reconcile.conditions import find
+from metisfl_operator.reconcile.reasons import Reason
+
+NORMAL, WARNING = "Normal", "Warning"
+
+# States on the way to others; the changes that follow are told, these would only be noise.
+_QUIET = {
+    Reason.STARTING,
+    Reason.WAITING_FOR_CONTROLLER,
+    Reason.IN_PROGRESS,
+    Reason.NOT_FAILED,
+    Reason.NOT_SUSPENDED,
+    Reason.SCALED_DOWN,
+}
+_EXPECTED = {Reason.SUSPENDED, Reason.EXPIRED, Reason.COMPLETED, Reason.SERVING, Reason.ALL_CONNECTED}
+
+
+@dataclass(frozen=True)
+class Notice:
+    """An Event to be: Normal or Warning, a reason and a message."""
+
+    kind: str
+    reason: str
+    message: str
+
+
+def notices(old: Iterable[Condition], new: Iterable[Condition]) -> list[Notice]:
+    """One for each condition whose status or reason is new; a cause that shows in several conditions is told once."""
+    before = list(old)
+    told: dict[str, Notice] = {}
+    for condition in new:
+        previous = find(before, ConditionType(condition.type))
+        if previous and (previous.status, previous.reason) == (condition.status, condition.reason):
+            continue
+        if condition.reason in _QUIET or (
+            condition.type == ConditionType.COMPLETE and condition.reason == Reason.FAILED
+        ):
+            continue
+        told.setdefault(condition.reason, Notice(_kind(condition), condition.reason, condition.message))
+    return list(told.values())
+
+
+def _kind(condition: Condition) -> str:
+    if condition.type == ConditionType.FAILED:
+        return WARNING
+    if condition.status == ConditionStatus.TRUE or condition.reason in _EXPECTED:
+        return NORMAL
+    return WARNING

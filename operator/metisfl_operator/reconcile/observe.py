@@ -1,0 +1,91 @@
+"""What is there: the federation's children in the cluster, their pods, and what the controller says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from metisfl.api import FederationDocument
+from metisfl_operator import names
+from metisfl_operator.kube import Kube
+from metisfl_operator.progress import ProgressError, ProgressSource
+from metisfl_operator.reconcile import pods
+from metisfl_operator.resources.metadata import Manifest, Owner
+
+OWNED_KINDS = ("PersistentVolumeClaim", "ConfigMap", "Service", "StatefulSet")
+
+
+@dataclass(frozen=True)
+class Observed:
+    """`children` by (kind, name); `events` are those about pods and workloads that are in trouble."""
+
+    children: dict[tuple[str, str], Manifest]
+    pods: list[Manifest] = field(default_factory=list)
+    events: list[Manifest] = field(default_factory=list)
+    document: FederationDocument | None = None
+    no_answer: str = ""
+    """Why a controller that is ready gave no document."""
+
+    def child(self, kind: str, name: str) -> Manifest | None:
+        return self.children.get((kind, name))
+
+    def pods_of(self, component: str) -> list[Manifest]:
+        return [pod for pod in self.pods if pod["metadata"].get("labels", {}).get(names.LABEL_COMPONENT) == component]
+
+    def events_of(self, manifest: Manifest) -> list[Manifest]:
+        return [e for e in self.events if e["involvedObject"].get("uid") == manifest["metadata"]["uid"]]
+
+
+def observe(kube: Kube, progress: ProgressSource, owner: Owner) -> Observed:
+    """Raises KubeError when the API server does not answer; a silent controller is part of the answer."""
+    selector = f"{names.LABEL_FEDERATION}={owner.name}"
+    children = {
+        (kind, child["metadata"]["name"]): {**child, "kind": kind}
+        for kind in OWNED_KINDS
+        for child in kube.list(kind, owner.namespace, labels=selector)
+        if owned_by(child, owner)
+    }
+    found = kube.list("Pod", owner.namespace, labels=selector)
+    document, no_answer = _ask_controller(progress, owner, children, found)
+    return Observed(children, found, _events(kube, owner, children, found), document, no_answer)
+
+
+def owned_by(manifest: Manifest, owner: Owner) -> bool:
+    references = manifest["metadata"].get("ownerReferences", [])
+    return any(reference.get("uid") == owner.uid for reference in references)
+
+
+def _ask_controller(
+    progress: ProgressSource, owner: Owner, children: dict[tuple[str, str], Manifest], found: Iterable[Manifest]
+) -> tuple[FederationDocument | None, str]:
+    service = children.get(("Service", names.controller_name(owner.name)))
+    host = (service or {}).get("spec", {}).get("clusterIP", "")
+    serving = any(
+        pods.ready(pod) for pod in found if pod["metadata"]["labels"].get(names.LABEL_COMPONENT) == names.CONTROLLER
+    )
+    if not serving or host in ("", "None"):
+        return None, ""
+    try:
+        document = progress.read(host)
+    except ProgressError as error:
+        return None, str(error)
+    if document.uid != owner.uid:
+        return None, f"{host} answers for another federation ({document.name}, uid {document.uid})"
+    return document, ""
+
+
+def _events(
+    kube: Kube, owner: Owner, children: dict[tuple[str, str], Manifest], found: list[Manifest]
+) -> list[Manifest]:
+    """Events are the only place that says why a pod cannot be made, or its volumes not mounted: read when one lacks."""
+    short = [
+        child
+        for (kind, _), child in children.items()
+        if kind == "StatefulSet" and child.get("status", {}).get("replicas", 0) < child["spec"].get("replicas", 0)
+    ]
+    stuck = [pod for pod in found if not pods.ready(pod)]
+    suspects = {manifest["metadata"]["uid"] for manifest in (*short, *stuck)}
+    if not suspects:
+        return []
+    warnings = kube.list("Event", owner.namespace, fields="type=Warning")
+    return [event for event in warnings if event["involvedObject"].get("uid") in suspects]

@@ -1,0 +1,75 @@
+"""The words that conditions and events give as their reason. They are part of the API: people write alerts on them."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Reason(StrEnum):
+    # The spec, or the objects made from it.
+    INVALID_SPEC = "InvalidSpec"
+    """The spec breaks a rule that this API server does not judge itself."""
+    NAME_CONFLICT = "NameConflict"
+    """An object of a name that is needed belongs to somebody else."""
+    WAITING_FOR_CLEANUP = "WaitingForCleanup"
+    """Objects of a deleted federation of the same name are still going away."""
+    APPLY_REJECTED = "ApplyRejected"
+    """The API server refuses an object made from the spec: a volume or resource that is not valid, or a quota."""
+    PLAN_UNREADABLE = "PlanUnreadable"
+    """The stored partition plan was damaged; dividing the data anew could move it between sites."""
+    NO_PARTITION_LEFT = "NoPartitionLeft"
+    """A group wants more learners than there are shares of the data for it."""
+
+    # Pods.
+    STARTING = "Starting"
+    UNSCHEDULABLE = "Unschedulable"
+    VOLUME_UNAVAILABLE = "VolumeUnavailable"
+    """A volume, or a ConfigMap mounted as one, cannot be had."""
+    PODS_REJECTED = "PodsRejected"
+    """The API server lets no pods be made: a quota, a pod security level, an admission webhook."""
+    IMAGE_PULL_FAILED = "ImagePullFailed"
+    CONTAINER_CONFIG_INVALID = "ContainerConfigInvalid"
+    """The node cannot start the container as it is described."""
+    OUT_OF_MEMORY = "OutOfMemory"
+    CRASHED = "Crashed"
+    SETTINGS_INVALID = "SettingsInvalid"
+    STATE_UNUSABLE = "StateUnusable"
+    """The controller cannot use its volume."""
+    ENTRYPOINT_INVALID = "EntrypointInvalid"
+    """spec.learner.entrypoint cannot be imported, or is no learner."""
+    LEARNER_CODE_FAILED = "LearnerCodeFailed"
+    LEARNER_REFUSED = "LearnerRefused"
+    """The controller refused a learner, for example because its model has another shape."""
+    CONTROLLER_UNREACHABLE = "ControllerUnreachable"
+    LEARNER_LOST = "LearnerLost"
+
+    # The controller.
+    SERVING = "Serving"
+    NO_ANSWER = "NoAnswer"
+    """The controller's pod is ready and does not answer the operator."""
+    EXPIRED = "Expired"
+    """Removed ttlSecondsAfterFinished after the end."""
+
+    # Learners.
+    ALL_CONNECTED = "AllConnected"
+    SCALED_DOWN = "ScaledDown"
+
+    # The run.
+    SUSPENDED = "Suspended"
+    NOT_SUSPENDED = "NotSuspended"
+    IN_PROGRESS = "InProgress"
+    NOT_FAILED = "NotFailed"
+    COMPLETED = "Completed"
+    FAILED = "Failed"
+    WAITING_FOR_CONTROLLER = "WaitingForController"
+
+
+# Exit codes that controller and learner document, as reasons; the learner's and the controller's differ.
+LEARNER_EXITS = {
+    2: Reason.SETTINGS_INVALID,
+    3: Reason.ENTRYPOINT_INVALID,
+    4: Reason.LEARNER_CODE_FAILED,
+    5: Reason.LEARNER_REFUSED,
+    6: Reason.CONTROLLER_UNREACHABLE,
+}
+CONTROLLER_EXITS = {2: Reason.SETTINGS_INVALID, 3: Reason.STATE_UNUSABLE}

@@ -1,0 +1,106 @@
+"""The pass itself. It reads as the design does: observe, desire, apply, report."""
+
+from __future__ import annotations
+
+import logging
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from metisfl.spec import KIND, Federation, SpecError, parse_federation
+from metisfl.spec.status import FederationStatus
+from metisfl_operator.kube import Kube, KubeError
+from metisfl_operator.partitions import PlanError
+from metisfl_operator.progress import ProgressSource
+from metisfl_operator.reconcile.apply import apply
+from metisfl_operator.reconcile.conditions import Situation, invalid_spec
+from metisfl_operator.reconcile.desired import Desired, desired, plan_for
+from metisfl_operator.reconcile.events import Notice, notices
+from metisfl_operator.reconcile.lifecycle import lifecycle
+from metisfl_operator.reconcile.observe import observe
+from metisfl_operator.reconcile.pods import Trouble
+from metisfl_operator.reconcile.reasons import Reason
+from metisfl_operator.reconcile.status import due, read_status, status_manifest, status_of
+from metisfl_operator.resources.event import event
+from metisfl_operator.resources.metadata import Manifest, Owner
+from metisfl_operator.settings import Settings
+
+log = logging.getLogger(__name__)
+
+
+class InvalidFederationError(Exception):
+    """The spec is wrong, and its status says so: trying again makes no difference until somebody edits it."""
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+@dataclass
+class Reconciler:
+    """Makes the cluster hold what one Federation asks for. Safe to repeat at any time; keeps no state that matters."""
+
+    kube: Kube
+    progress: ProgressSource
+    settings: Settings
+    now: Callable[[], datetime] = _now
+    monotonic: Callable[[], float] = time.monotonic
+    _written: dict[str, float] = field(default_factory=dict, init=False)
+
+    def reconcile(self, namespace: str, name: str) -> None:
+        """One pass. Raises InvalidFederationError for a spec that cannot be, KubeError for all that may pass."""
+        manifest = self.kube.get(KIND, namespace, name)
+        if manifest is None or "deletionTimestamp" in manifest["metadata"]:
+            # Owner references take the children along; making them anew now would be in the way.
+            self._written.pop(f"{namespace}/{name}", None)
+            return
+        owner = Owner(name, namespace, manifest["metadata"]["uid"])
+        previous = read_status(manifest)
+        try:
+            federation = parse_federation(manifest)
+        except SpecError as error:
+            self._report_invalid(owner, manifest, previous, error.problems)
+            raise InvalidFederationError(str(error)) from error
+        self._report(owner, previous, self._pursue(owner, federation, previous))
+
+    def _pursue(self, owner: Owner, federation: Federation, previous: FederationStatus) -> FederationStatus:
+        observed = observe(self.kube, self.progress, owner)
+        stage = lifecycle(federation, observed.document, previous, self.now())
+        wanted, refused = Desired([], 0, {}), []
+        try:
+            plan = plan_for(federation, observed, owner)
+        except PlanError as error:
+            refused.append(Trouble(Reason.PLAN_UNREADABLE, f"PersistentVolumeClaim of {owner.name}: {error}"))
+        else:
+            wanted = desired(federation, owner, self.settings, plan, stage)
+            refused = apply(self.kube, owner, observed, wanted.manifests)
+        situation = Situation(
+            owner, federation, stage, observed, wanted.learners, previous, self.now(), refused, wanted.crowded
+        )
+        return status_of(situation)
+
+    def _report_invalid(
+        self, owner: Owner, manifest: Manifest, previous: FederationStatus, problems: tuple[str, ...]
+    ) -> None:
+        generation = manifest["metadata"].get("generation", 0)
+        told = invalid_spec(generation, problems, previous, self.now())
+        self._report(owner, previous, previous.model_copy(update={"conditions": told}))
+
+    def _report(self, owner: Owner, previous: FederationStatus, status: FederationStatus) -> None:
+        key = f"{owner.namespace}/{owner.name}"
+        if not due(status, previous, self.monotonic() - self._written.get(key, float("-inf"))):
+            return
+        self.kube.apply_status(status_manifest(owner, status))
+        self._written[key] = self.monotonic()
+        for notice in notices(previous.conditions, status.conditions):
+            self._emit(owner, notice)
+
+    def _emit(self, owner: Owner, notice: Notice) -> None:
+        """The status is written by now, and an event that is lost changes nothing."""
+        name = f"{owner.name}.{uuid.uuid4().hex[:16]}"
+        try:
+            self.kube.create(event(owner, name, notice.kind, notice.reason, notice.message, self.now()))
+        except KubeError as error:
+            log.warning("event %s of %s/%s was not recorded: %s", notice.reason, owner.namespace, owner.name, error)

@@ -1,0 +1,1 @@
+"""Pure builders: from a Federation to the objects Kubernetes should hold for it."""

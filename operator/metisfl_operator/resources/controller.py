@@ -1,0 +1,86 @@
+"""The controller's StatefulSet: one pod, so that no two ever write the same volume."""
+
+from __future__ import annotations
+
+from metisfl.spec import API_GROUP, Federation
+from metisfl_operator import names
+from metisfl_operator.resources import pod
+from metisfl_operator.resources.metadata import Manifest, Owner, digest, metadata
+from metisfl_operator.settings import Settings
+
+CONFIG_ANNOTATION = f"{API_GROUP}/config"
+
+
+def controller_set(
+    owner: Owner, federation: Federation, settings: Settings, configuration: dict[str, str], replicas: int
+) -> Manifest:
+    """`configuration` is the ConfigMap's data: the pod is replaced when, and only when, it changes."""
+    name = names.controller_name(owner.name)
+    labels = names.labels(owner.name, names.CONTROLLER)
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "StatefulSet",
+        "metadata": metadata(owner, name, labels),
+        "spec": {
+            "replicas": replicas,
+            "serviceName": name,
+            # With OrderedReady a pod that never became ready is not replaced when its cause is mended.
+            "podManagementPolicy": "Parallel",
+            "selector": {"matchLabels": names.selector_labels(owner.name, names.CONTROLLER)},
+            "template": {
+                "metadata": {"labels": labels, "annotations": {CONFIG_ANNOTATION: digest(configuration)}},
+                "spec": pod.pod_spec(
+                    _container(owner, federation, settings),
+                    [
+                        {"name": pod.STATE_VOLUME, "persistentVolumeClaim": {"claimName": name}},
+                        {"name": pod.CONFIG_VOLUME, "configMap": {"name": name}},
+                        pod.scratch(),
+                    ],
+                    grace_seconds=60,
+                ),
+            },
+        },
+    }
+
+
+def _container(owner: Owner, federation: Federation, settings: Settings) -> Manifest:
+    spec = federation.spec.controller
+    return pod.container(
+        names.CONTROLLER,
+        spec.image or settings.controller_image,
+        settings.image_pull_policy,
+        command=["python", "-m", "metisfl_controller"],
+        env=pod.env(
+            METISFL_FEDERATION_FILE=f"{pod.CONFIG_DIRECTORY}/{names.CONFIG_FILE}",
+            METISFL_PARTITION_PLAN=f"{pod.CONFIG_DIRECTORY}/{names.PLAN_FILE}",
+            METISFL_FEDERATION_UID=owner.uid,
+            METISFL_STATE_DIR=pod.STATE_DIRECTORY,
+            METISFL_GRPC_ADDRESS=f"0.0.0.0:{names.GRPC_PORT}",
+            METISFL_HTTP_ADDRESS=f"0.0.0.0:{names.HTTP_PORT}",
+            METISFL_LOG_FORMAT=settings.log_format,
+            METISFL_THREADS=None if spec.threads is None else str(spec.threads),
+        ),
+        ports=[
+            {"name": "grpc", "containerPort": names.GRPC_PORT, "protocol": "TCP"},
+            {"name": "http", "containerPort": names.HTTP_PORT, "protocol": "TCP"},
+        ],
+        resources=spec.resources or pod.DEFAULT_RESOURCES,
+        volumeMounts=[
+            pod.mount(pod.STATE_VOLUME, pod.STATE_DIRECTORY),
+            pod.mount(pod.CONFIG_VOLUME, pod.CONFIG_DIRECTORY, read_only=True),
+            pod.mount(pod.SCRATCH_VOLUME, pod.SCRATCH_DIRECTORY),
+        ],
+        # Kernels are compiled before the first answer, which takes its time on a busy node.
+        startupProbe=_probe("/healthz", period=5, failures=60),
+        livenessProbe=_probe("/healthz", period=20, failures=6),
+        readinessProbe=_probe("/readyz", period=5, failures=3),
+    )
+
+
+def _probe(path: str, period: int, failures: int) -> Manifest:
+    return {
+        "httpGet": {"path": path, "port": "http"},
+        "periodSeconds": period,
+        "timeoutSeconds": 5,
+        "failureThreshold": failures,
+    }

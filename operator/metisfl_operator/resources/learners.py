@@ -1,0 +1,74 @@
+"""The StatefulSet of one learner group: learners have stable names, and so stable shares of the data."""
+
+from __future__ import annotations
+
+from metisfl.spec import Federation, LearnerGroup
+from metisfl_operator import names
+from metisfl_operator.resources import pod
+from metisfl_operator.resources.metadata import Manifest, Owner, metadata
+from metisfl_operator.settings import Settings
+
+_TERMINATION_LOG = "/dev/termination-log"
+
+
+def learner_set(
+    owner: Owner, federation: Federation, group: LearnerGroup, settings: Settings, replicas: int
+) -> Manifest:
+    """All pods start at once; they dial out to the controller, so nothing needs to reach them."""
+    labels = names.labels(owner.name, names.LEARNER, group.name)
+    source = federation.spec.learner.source_ref
+    volumes = [{"name": pod.STATE_VOLUME, "emptyDir": {}}, pod.scratch(), *group.volumes]
+    if source is not None:
+        volumes.append({"name": pod.SOURCE_VOLUME, "configMap": {"name": source.name}})
+    selection = {"nodeSelector": group.node_selector} if group.node_selector else {}
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "StatefulSet",
+        "metadata": metadata(owner, names.learners_name(owner.name, group.name), labels),
+        "spec": {
+            "replicas": replicas,
+            "serviceName": names.controller_name(owner.name),
+            "podManagementPolicy": "Parallel",
+            "selector": {"matchLabels": names.selector_labels(owner.name, names.LEARNER, group.name)},
+            "template": {
+                "metadata": {"labels": labels},
+                "spec": pod.pod_spec(
+                    _container(owner, federation, group, settings), volumes, grace_seconds=30, **selection
+                ),
+            },
+        },
+    }
+
+
+def _container(owner: Owner, federation: Federation, group: LearnerGroup, settings: Settings) -> Manifest:
+    learner = federation.spec.learner
+    mounts = [
+        pod.mount(pod.STATE_VOLUME, pod.STATE_DIRECTORY),
+        pod.mount(pod.SCRATCH_VOLUME, pod.SCRATCH_DIRECTORY),
+        *group.volume_mounts,
+    ]
+    if learner.source_ref is not None:
+        mounts.append(pod.mount(pod.SOURCE_VOLUME, pod.SOURCE_DIRECTORY, read_only=True))
+    return pod.container(
+        names.LEARNER,
+        group.image or settings.learner_image,
+        settings.image_pull_policy,
+        command=["python", "-m", "metisfl_learner"],
+        env=[
+            *pod.env(
+                METISFL_CONTROLLER=names.endpoint(owner.name, owner.namespace),
+                METISFL_ENTRYPOINT=learner.entrypoint,
+                METISFL_LEARNER_GROUP=group.name,
+                METISFL_STATE_DIR=pod.STATE_DIRECTORY,
+                METISFL_PARK_AFTER_STOP="true",
+                METISFL_TERMINATION_LOG=_TERMINATION_LOG,
+                METISFL_LOG_FORMAT=settings.log_format,
+                PYTHONPATH=None if learner.source_ref is None else pod.SOURCE_DIRECTORY,
+                HOME=pod.SCRATCH_DIRECTORY,
+            ),
+            {"name": "METISFL_POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
+        ],
+        resources=group.resources or pod.DEFAULT_RESOURCES,
+        volumeMounts=mounts,
+        terminationMessagePath=_TERMINATION_LOG,
+    )
