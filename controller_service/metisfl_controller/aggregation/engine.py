@@ -1,6 +1,7 @@
 """The one thread that runs kernels: it folds verified uploads while others still arrive.
 
 Work is queued in the order of the calls, all made from the event loop, and each call returns a future of that loop.
+Work whose future is cancelled before its turn is skipped.
 Folds that wait in the queue are taken together, so that several models share one pass over the accumulator.
 """
 
@@ -106,10 +107,14 @@ class Engine:
         future: Future[T] = Future()
 
         def run() -> None:
+            if not future.set_running_or_notify_cancel():
+                return
             try:
-                future.set_result(call())
+                result = call()
             except BaseException as error:  # noqa: BLE001 - it belongs to whoever awaits the future
                 future.set_exception(error)
+            else:
+                future.set_result(result)
 
         self._queue.put(_Call(run))
         return future
@@ -133,7 +138,10 @@ class Engine:
         except queue.Empty:
             return None
 
-    def _fold(self, batch: list[_Fold]) -> None:
+    def _fold(self, queued: list[_Fold]) -> None:
+        batch = [item for item in queued if item.done.set_running_or_notify_cancel()]
+        if not batch:
+            return
         started = time.perf_counter()
         try:
             assert self._rule is not None, "fold without begin"

@@ -39,10 +39,13 @@ class FedAvg:
         self._total += sum(weights)
 
     def finish(self) -> Buffer:
-        """The weighted mean as a new buffer. Raises ValueError when nothing of positive weight was folded."""
+        """The weighted mean as a new buffer. Raises ValueError when nothing of positive weight was folded, or when
+        weighted sums left the range of float64 (which only float64 tensors can make happen)."""
         if not self._total > 0:
             raise ValueError("there is nothing to average: no update carried a positive weight")
         model = self._layout.allocate()
         for segment, sums in zip(self._layout.segments, self._sums, strict=True):
+            if segment.dtype == np.float64 and kernels.count_not_finite(sums):
+                raise ValueError("the weighted sum of a tensor is beyond float64: have the learners' weights diverged?")
             kernels.finish(segment.of(model), sums, self._total)
         return model

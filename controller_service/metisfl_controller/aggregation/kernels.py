@@ -123,4 +123,7 @@ def _computable(values: Array) -> Array:
     """The same numbers in a dtype that numba knows."""
     if values.dtype == np.float16:
         return values.astype(np.float32)
-    return values.view(np.uint8) if values.dtype == np.bool_ else values
+    if values.dtype == np.bool_:
+        # Any byte may have come from the wire; whatever is not 0 is one vote.
+        return (values.view(np.uint8) != 0).view(np.uint8)
+    return values

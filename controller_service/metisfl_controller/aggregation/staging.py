@@ -44,13 +44,20 @@ class StagingPool:
 
     def acquire(self) -> Slot:
         """A slot at once, in memory if one is free. Raises OSError when the disk has no room for a spill file."""
-        if not self._free and self._unused:
-            self._unused -= 1
-            self._free.append(aligned_zeros(self.nbytes))
-        if self._free:
-            buffer = self._free.pop()
-            return Slot(buffer, True, lambda: self._free.append(buffer))
-        return self._spill()
+        buffer = self._free.pop() if self._free else self._from_memory()
+        if buffer is None:
+            return self._spill()
+        return Slot(buffer, True, lambda: self._free.append(buffer))
+
+    def _from_memory(self) -> Buffer | None:
+        if not self._unused:
+            return None
+        try:
+            buffer = aligned_zeros(self.nbytes)
+        except MemoryError:
+            return None
+        self._unused -= 1
+        return buffer
 
     def _spill(self) -> Slot:
         descriptor, name = tempfile.mkstemp(prefix="upload-", dir=self._directory)
@@ -58,8 +65,9 @@ class StagingPool:
             # Unlinked at once: the space returns however this process ends.
             Path(name).unlink()
             # Reserved up front: running out of disk later would be a SIGBUS instead of an error.
-            os.posix_fallocate(descriptor, 0, self.nbytes)
-            mapped = mmap.mmap(descriptor, self.nbytes)
+            size = max(1, self.nbytes)  # nothing of no size can be mapped
+            os.posix_fallocate(descriptor, 0, size)
+            mapped = mmap.mmap(descriptor, size)
         finally:
             os.close(descriptor)
-        return Slot(np.frombuffer(mapped, dtype=np.uint8), False, lambda: None)
+        return Slot(np.frombuffer(mapped, dtype=np.uint8)[: self.nbytes], False, lambda: None)

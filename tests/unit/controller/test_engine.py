@@ -1,0 +1,145 @@
+"""The aggregation thread: order, errors, and that nothing a caller does can end it."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Sequence
+
+import numpy as np
+import pytest
+
+from metisfl.wire.layout import Buffer, Layout
+from metisfl_controller.aggregation.engine import Engine
+from metisfl_controller.aggregation.fedavg import FedAvg
+
+LAYOUT = Layout.of({"a": np.zeros(4, np.float32), "empty": np.zeros(0), "n": np.zeros((), np.int64), "b": np.zeros(3)})
+WAIT_SECONDS = 30
+
+
+class Recorder:
+    """A rule that writes down what it is asked, and can be held up."""
+
+    def __init__(self) -> None:
+        self.calls: list[object] = []
+        self.gate = threading.Event()
+        self.gate.set()
+        self.entered = threading.Event()
+        self.error: Exception | None = None
+
+    def reset(self) -> None:
+        self.calls.append("reset")
+
+    def fold(self, models: Sequence[Buffer], weights: Sequence[float]) -> None:
+        self.entered.set()
+        assert self.gate.wait(WAIT_SECONDS)
+        self.calls.append(list(weights))
+        if self.error:
+            raise self.error
+
+    def finish(self) -> Buffer:
+        self.calls.append("finish")
+        return LAYOUT.allocate()
+
+
+@pytest.fixture
+async def engine(kernels: object) -> AsyncIterator[Engine]:
+    engine = Engine(threads=2)
+    await asyncio.wait_for(engine.ready(), WAIT_SECONDS)
+    yield engine
+    await asyncio.wait_for(asyncio.to_thread(engine.close), WAIT_SECONDS)
+
+
+def model(value: float) -> Buffer:
+    return LAYOUT.pack(
+        {
+            "a": np.full(4, value, np.float32),
+            "empty": np.zeros(0),
+            "n": np.array(int(value)),
+            "b": np.full(3, float(value)),
+        }
+    )
+
+
+async def test_a_round_is_the_weighted_mean(engine: Engine) -> None:
+    await engine.begin(FedAvg(LAYOUT))
+    folds = [engine.fold(model(k), weight=k) for k in range(1, 21)]
+    result = LAYOUT.views(await engine.finish())
+    await asyncio.gather(*folds)
+    expected = sum(k * k for k in range(1, 21)) / sum(range(1, 21))
+    assert result["a"].tolist() == [np.float32(expected)] * 4
+    assert result["n"] == round(expected)
+    assert engine.seconds > 0
+
+
+async def test_rounds_do_not_mix(engine: Engine) -> None:
+    rule = FedAvg(LAYOUT)
+    means = []
+    for value in (1.0, 5.0):
+        begun = engine.begin(rule)
+        folded = engine.fold(model(value), 2.0)
+        means.append(LAYOUT.views(await engine.finish())["b"].tolist())
+        await asyncio.gather(begun, folded)
+    assert means == [[1.0] * 3, [5.0] * 3]
+
+
+async def test_calls_run_in_order_and_waiting_folds_share_a_pass(engine: Engine) -> None:
+    rule = Recorder()
+    rule.gate.clear()
+    futures = [engine.begin(rule), engine.fold(model(1), 0)]
+    # The rest queues up behind the first fold.
+    assert await asyncio.to_thread(rule.entered.wait, WAIT_SECONDS)
+    futures += [engine.fold(model(1), weight) for weight in range(1, 12)]
+    futures += [engine.finish(), engine.begin(rule), engine.fold(model(1), 99)]
+    rule.gate.set()
+    await asyncio.wait_for(asyncio.gather(*futures), WAIT_SECONDS)
+    assert rule.calls == ["reset", [0], [1, 2, 3, 4, 5, 6, 7, 8], [9, 10, 11], "finish", "reset", [99]]
+
+
+async def test_errors_reach_who_waits_and_the_thread_goes_on(engine: Engine) -> None:
+    rule = Recorder()
+    rule.error = MemoryError("no room")
+    await engine.begin(rule)
+    with pytest.raises(MemoryError, match="no room"):
+        await engine.fold(model(1), 1)
+    rule.error = None
+    await engine.fold(model(1), 2)
+    await engine.begin(FedAvg(LAYOUT))
+    with pytest.raises(ValueError, match="nothing to average"):
+        await engine.finish()
+
+
+async def test_who_stops_waiting_does_not_stop_the_engine(engine: Engine) -> None:
+    """A learner that hangs up while its update is being checked cancels the future that stands for the check."""
+    rule = Recorder()
+    rule.gate.clear()
+    begun, held_up = engine.begin(rule), engine.fold(model(1), 1)
+    assert await asyncio.to_thread(rule.entered.wait, WAIT_SECONDS)
+    abandoned = [engine.not_finite(LAYOUT, model(1)), engine.fold(model(1), 2), engine.finish()]
+    for future in (*abandoned, held_up):
+        future.cancel()
+    await asyncio.sleep(0)  # Cancelling travels to the queued work by a callback.
+    rule.gate.set()
+    await begun
+    assert await asyncio.wait_for(engine.not_finite(LAYOUT, model(1)), WAIT_SECONDS) is None
+    # What nobody waits for is not done; what had begun is.
+    assert rule.calls == ["reset", [1]]
+
+
+@pytest.mark.parametrize("name", ["a", "b"])
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+async def test_the_tensor_with_the_bad_value_is_named(engine: Engine, name: str, bad: float) -> None:
+    spoiled = model(1)
+    LAYOUT.views(spoiled)[name][-1] = bad
+    assert await engine.not_finite(LAYOUT, spoiled) == name
+    assert await engine.not_finite(LAYOUT, model(3)) is None
+
+
+async def test_closing_finishes_what_is_queued(kernels: object) -> None:
+    engine = Engine(threads=1)
+    rule = Recorder()
+    futures = [engine.begin(rule), *(engine.fold(model(1), weight) for weight in range(20)), engine.finish()]
+    await asyncio.to_thread(engine.close)
+    await asyncio.wait_for(asyncio.gather(*futures), WAIT_SECONDS)
+    assert rule.calls[-1] == "finish"
+    assert sum(len(call) for call in rule.calls if isinstance(call, list)) == 20
