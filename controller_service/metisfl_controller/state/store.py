@@ -11,8 +11,8 @@ import json
 import os
 import sqlite3
 import time
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
@@ -101,17 +101,24 @@ class Store:
             self._lock = _lock(directory / "lock")
         except OSError as error:
             raise StateError(f"cannot use the state directory {directory}: {error}") from error
-        self._database = sqlite3.connect(
-            directory / "history.sqlite", isolation_level=None, check_same_thread=False, timeout=10
-        )
-        self._database.row_factory = sqlite3.Row
         try:
-            self._database.execute("PRAGMA journal_mode = DELETE")
-            self._database.execute("PRAGMA synchronous = FULL")
-            self._database.executescript(files(__package__).joinpath("schema.sql").read_text())
+            self._open()
             self._start(uid, name)
         except sqlite3.Error as error:
+            os.close(self._lock)
             raise StateError(f"cannot use {directory / 'history.sqlite'}: {error}") from error
+        except StateError:
+            self.close()
+            raise
+
+    def _open(self) -> None:
+        self._database = sqlite3.connect(
+            self.directory / "history.sqlite", isolation_level=None, check_same_thread=False, timeout=10
+        )
+        self._database.row_factory = sqlite3.Row
+        self._database.execute("PRAGMA journal_mode = DELETE")
+        self._database.execute("PRAGMA synchronous = FULL")
+        self._database.executescript(files(__package__).joinpath("schema.sql").read_text())
 
     def _start(self, uid: str, name: str) -> None:
         row = self._one("SELECT uid FROM federation")
@@ -119,7 +126,7 @@ class Store:
             raise StateError(
                 f"{self.directory} holds another federation (uid {row[0]}, this one is {uid}): use an empty directory"
             )
-        with self._database:
+        with self._transaction():
             self._database.execute(
                 "INSERT INTO federation (id, uid, name, incarnation) VALUES (1, ?, ?, 1) "
                 "ON CONFLICT (id) DO UPDATE SET incarnation = incarnation + 1",
@@ -202,7 +209,7 @@ class Store:
     def commit_initial(self, layout: Layout, model: Buffer) -> StoredVersion:
         """Version 0 and the layout of all versions."""
         stored = self._write(0, layout, model)
-        with self._database:
+        with self._transaction():
             self._database.execute("UPDATE federation SET layout = ?", (layout.to_proto().SerializeToString(),))
             self._insert_version(stored)
         return stored
@@ -213,7 +220,7 @@ class Store:
 
     def commit_round(self, stored: StoredVersion, record: RoundRecord) -> None:
         """The round and its version, in one transaction; then files that are no longer kept are removed."""
-        with self._database:
+        with self._transaction():
             self._insert_version(stored)
             self._database.execute(
                 "INSERT INTO rounds (number, version, started_at, ended_at, attempts, train_seconds, "
@@ -249,7 +256,7 @@ class Store:
         self._database.execute("UPDATE federation SET started_at = coalesce(started_at, ?)", (started_at,))
 
     def record_metrics(self, version: int, means: Mapping[str, Mean]) -> None:
-        with self._database:
+        with self._transaction():
             self._database.executemany(
                 "INSERT OR REPLACE INTO metrics (version, name, value, examples) VALUES (?, ?, ?, ?)",
                 [(version, name, mean.value, mean.examples) for name, mean in means.items()],
@@ -260,6 +267,13 @@ class Store:
             "UPDATE federation SET state = ?, reason = ?, message = ?, completed_at = ?, published_version = ?",
             (outcome.state, outcome.reason, outcome.message, outcome.completed_at, outcome.published_version),
         )
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """All statements of the block, or none of them."""
+        self._database.execute("BEGIN IMMEDIATE")
+        with self._database:
+            yield
 
     def _write(self, version: int, layout: Layout, model: Buffer) -> StoredVersion:
         name = file_name(version)
