@@ -65,8 +65,7 @@ async def _learn(settings: Settings, worker: Worker) -> None:
         )
         error_text = ""
         try:
-            reason = await session.run()
-            log.info("stopping: %s", reason)
+            await session.run()
         except FatalError as error:
             error_text = error.message
             raise

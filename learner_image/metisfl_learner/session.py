@@ -54,14 +54,14 @@ class Session:
         self._trainee: Trainee | None = None
         self._jobs: Jobs | None = None
 
-    async def run(self) -> str:
-        """Why the federation ended. Raises FatalError when this learner cannot go on."""
+    async def run(self) -> None:
+        """Returns after a STOP; raises FatalError when this learner cannot go on."""
         try:
             async with asyncio.TaskGroup() as group:
                 reason = await self._converse(group)
+                self._log.info("stopping: %s", reason)
                 if self._jobs is not None:
                     self._jobs.cancel_all()
-            return reason
         except BaseExceptionGroup as errors:
             raise errors.exceptions[0] from None
         finally:
@@ -81,22 +81,25 @@ class Session:
 
     async def _joined(self, group: asyncio.TaskGroup) -> tuple[Trainee, Jobs, pb.JoinResponse]:
         if self.lease.id is None:
-            terms = await self._client.join(self._request)
-            self._backoff.contact()
-            self._log = self._log.bind(learner=terms.learner_id, federation=terms.federation)
-            self._log.info("joined, share %d of %d", terms.partition.index + 1, terms.partition.count)
-            if self._prepared_for is None or not _same_work(self._prepared_for, terms):
-                if self._jobs is not None:
-                    self._log.warning("the federation has changed: starting over with its new terms")
-                    self._jobs.cancel_all()
-                self._trainee = self._jobs = None
-                self._prepared_for = terms
-            self.lease.renew(terms)
+            await self._join()
         terms = await self.lease.terms()
         if self._trainee is None or self._jobs is None:
             self._trainee = await self._worker.run(lambda: self._prepare(terms))
             self._jobs = Jobs(group, self._client, self._worker, self._trainee, self.lease, self._outbox, self._log)
         return self._trainee, self._jobs, terms
+
+    async def _join(self) -> None:
+        terms = await self._client.join(self._request)
+        self._backoff.contact()
+        self._log = self._log.bind(learner=terms.learner_id, federation=terms.federation)
+        self._log.info("joined, share %d of %d", terms.partition.index + 1, terms.partition.count)
+        if self._prepared_for is not None and not _same_work(self._prepared_for, terms):
+            self._log.warning("the federation has changed: starting over with its new terms")
+            if self._jobs is not None:
+                self._jobs.cancel_all()
+            self._trainee = self._jobs = None
+        self._prepared_for = terms
+        self.lease.renew(terms)
 
     async def _obey(self, trainee: Trainee, jobs: Jobs, terms: pb.JoinResponse) -> str:
         """Serve one Tasks stream; returns the reason of a STOP, raises when the stream breaks."""

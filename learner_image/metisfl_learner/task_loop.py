@@ -84,7 +84,7 @@ class TaskLoop:
         if task.kind in _WORK:
             return [*self._forget_committed(task), *self._order(task)]
         if task.kind == pb.TASK_KIND_WAIT:
-            return [Note(f"waiting: {task.reason or 'nothing to do yet'}")]
+            return [Note(task.reason or "nothing to do yet")]
         if task.kind == pb.TASK_KIND_RESEND:
             return self._resend(task.task_id)
         if task.kind == pb.TASK_KIND_DISCARD:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import xxhash
@@ -119,7 +120,7 @@ async def send(call: Any, first: pb.UploadRequest, result: Result) -> pb.Receipt
     replies: AsyncIterator[pb.UploadResponse] = aiter(call)
     receipt: asyncio.Task[pb.UploadResponse] | None = None
     try:
-        await _within(STALL_SECONDS, call.write(first), "the controller takes no data")
+        await _write(call, first)
         reply = await _next(replies, GRANT_SECONDS)
         if reply.WhichOneof("reply") == "receipt":
             return reply.receipt
@@ -139,17 +140,18 @@ async def send(call: Any, first: pb.UploadRequest, result: Result) -> pb.Receipt
 
 
 async def _send_rest(call: Any, result: Result, offset: int, receipt: asyncio.Task[pb.UploadResponse]) -> None:
-    try:
-        for chunk in frames.encode_section(0, result.buffer.data, offset):
-            if receipt.done():
-                return
-            await _within(STALL_SECONDS, call.write(chunk), "the controller takes no data")
-        finish = model_pb2.Finish(section_checksums=[result.checksum])
-        await _within(STALL_SECONDS, call.write(pb.UploadRequest(finish=finish)), "the controller takes no data")
-        await call.done_writing()
-    except asyncio.InvalidStateError:
-        # The controller has ended the stream; its receipt or its error says why.
-        return
+    for chunk in frames.encode_section(0, result.buffer.data, offset):
+        if receipt.done():
+            return
+        await _write(call, chunk)
+    await _write(call, pb.UploadRequest(finish=model_pb2.Finish(section_checksums=[result.checksum])))
+    await call.done_writing()
+
+
+async def _write(call: Any, message: pb.UploadRequest | bytes) -> None:
+    # InvalidStateError: the controller has ended the stream; what is read next says why.
+    with suppress(asyncio.InvalidStateError):
+        await _within(STALL_SECONDS, call.write(message), "the controller takes no data")
 
 
 def _granted(reply: pb.UploadResponse, result: Result) -> int:

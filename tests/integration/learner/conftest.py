@@ -258,9 +258,6 @@ def launch(tmp_path: Path) -> Iterator[Launch]:
             process.communicate()
 
 
-Attached = tuple[Any, "asyncio.Task[str]"]
-
-
 @pytest.fixture
 def attach() -> Callable[..., Any]:
     """An async context manager that runs a Session for a Learner class in this process."""
@@ -274,7 +271,7 @@ def attach() -> Callable[..., Any]:
     @asynccontextmanager
     async def run(
         address: str, learner_class: Any, connect_deadline_seconds: float = WAIT_SECONDS
-    ) -> AsyncIterator[asyncio.Task[str]]:
+    ) -> AsyncIterator[asyncio.Task[None]]:
         log = logs.logger("test")
 
         def make(terms: pb.JoinResponse) -> Any:

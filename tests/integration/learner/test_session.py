@@ -92,7 +92,7 @@ async def test_initialise_train_evaluate_stop(controller: Any, attach: Any) -> N
         assert (message.evaluation.task_id, message.evaluation.examples) == ("e", 5)
 
         controller.tasks.put_nowait(STOP)
-        assert await asyncio.wait_for(session, 10) == "the target was met"
+        await asyncio.wait_for(session, 10)
     assert {b.activity for b in controller.heartbeats} >= {
         pb.ACTIVITY_INITIALISING,
         pb.ACTIVITY_DOWNLOADING,
