@@ -1,0 +1,1 @@
+"""A stand-in: the process's behaviour without training."""

@@ -1,0 +1,117 @@
+"""Start `metisfl run` as users do, as a process, with stand-ins for controller and learners."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+FAKES = Path(__file__).parent / "fakes"
+
+FEDERATION = """
+apiVersion: metisfl.dev/v1alpha1
+kind: Federation
+metadata: {name: fake}
+spec:
+  learner: {entrypoint: "nothing:Nothing"}
+  termination: {maxRounds: 4}
+  learnerGroups:
+    - {name: silo-a, replicas: 2}
+    - {name: silo-b, replicas: 1}
+"""
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs; one that ended and was not collected does not."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    stat = Path(f"/proc/{pid}/stat")
+    try:
+        return not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def eventually(condition: Callable[[], Any], what: str, seconds: float = 30.0) -> Any:
+    """The first true value of `condition`, which must come within the time."""
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
+        time.sleep(0.02)
+    return found
+
+
+@dataclass
+class Run:
+    """One `metisfl run` and the folder it writes to."""
+
+    process: subprocess.Popen[str]
+    output: Path
+
+    def finish(self, seconds: float = 60.0) -> tuple[int, str, str]:
+        """Exit status, standard output and standard error."""
+        out, err = self.process.communicate(timeout=seconds)
+        return self.process.returncode, out, err
+
+    def pids(self) -> dict[str, list[int]]:
+        """Every process that was ever started, by name."""
+        found: dict[str, list[int]] = {}
+        file = self.output / "fake-pids"
+        for line in file.read_text().splitlines() if file.exists() else []:
+            name, pid = line.split()
+            found.setdefault(name, []).append(int(pid))
+        return found
+
+    def rounds(self) -> int:
+        file = self.output / "fake-rounds.json"
+        return len(json.loads(file.read_text())) if file.exists() else 0
+
+    def assert_nothing_runs(self, seconds: float = 5.0) -> None:
+        everything = [pid for pids in self.pids().values() for pid in pids]
+        assert everything, "no process was started at all"
+        eventually(lambda: not any(map(alive, everything)), "every process of the run has ended", seconds)
+
+
+class Starter:
+    """Starts runs in a folder; ends those that a failed test leaves behind."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.file = folder / "federation.yaml"
+        self.file.write_text(FEDERATION)
+        self.runs: list[Run] = []
+
+    def __call__(self, *options: str, plan: dict[str, Any] | None = None, output: str = "out") -> Run:
+        environment = os.environ | {
+            "PYTHONPATH": str(FAKES),
+            "FAKE_PLAN": json.dumps(plan or {}),
+            "METISFL_STATE_DIR": "/nowhere",
+            "OMP_NUM_THREADS": "",
+            "MPLCONFIGDIR": os.environ.get("MPLCONFIGDIR", str(self.folder / "matplotlib")),
+        }
+        environment.pop("OMP_NUM_THREADS")
+        process = subprocess.Popen(
+            [sys.executable, "-m", "metisfl", "run", str(self.file), "--output", output, *options],
+            cwd=self.folder,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.runs.append(Run(process, self.folder / output))
+        return self.runs[-1]
+
+    def end(self) -> None:
+        for run in self.runs:
+            if run.process.poll() is None:
+                run.process.kill()
+            if run.process.stdout and not run.process.stdout.closed:
+                run.process.communicate()
