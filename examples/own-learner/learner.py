@@ -12,11 +12,11 @@ class WineLearner(Learner):
         super().__init__(context)
         x, y = load_wine(return_X_y=True)
         split, place = held_out_split(y), context.partition
-        mine = split.train[iid(len(split.train), place.index, place.count)]
+        train = split.train[iid(len(split.train), place.index, place.count)]
         test = split.test[iid(len(split.test), place.index, place.count)]
-        x = ((x - x[mine].mean(0)) / x[mine].std(0)).astype(np.float32)
-        self.x, self.y, self.test_x, self.test_y = x[mine], y[mine], x[test], y[test]
-        self.train_examples, self.test_examples = len(mine), len(test)
+        x = ((x - x[train].mean(axis=0)) / x[train].std(axis=0)).astype(np.float32)
+        self.x, self.y, self.test_x, self.test_y = x[train], np.eye(3)[y[train]], x[test], np.eye(3)[y[test]]
+        self.train_examples, self.test_examples = len(train), len(test)
 
     def initial_weights(self):
         return {"w": np.zeros((13, 3), np.float32), "b": np.zeros(3, np.float32)}
@@ -24,18 +24,17 @@ class WineLearner(Learner):
     def train(self, weights, task):
         w, b = weights["w"].copy(), weights["b"].copy()
         for batch in task.batches(len(self.x)):
-            error = probabilities(self.x[batch], w, b) - np.eye(3, dtype=np.float32)[self.y[batch]]
+            error = softmax(self.x[batch] @ w + b) - self.y[batch]
             w -= task.learning_rate * self.x[batch].T @ error / len(batch)
-            b -= task.learning_rate * error.mean(0)
+            b -= task.learning_rate * error.mean(axis=0)
         return TrainingResult({"w": w, "b": b}, examples=len(self.x))
 
     def evaluate(self, weights):
-        p = probabilities(self.test_x, weights["w"], weights["b"])
-        right = p.argmax(1) == self.test_y
-        loss = -np.log(p[np.arange(len(p)), self.test_y])
-        return Evaluation(len(p), {"accuracy": right.mean(), "loss": loss.mean()})
+        p = softmax(self.test_x @ weights["w"] + weights["b"])
+        right = p.argmax(axis=1) == self.test_y.argmax(axis=1)
+        return Evaluation(len(p), {"accuracy": right.mean(), "loss": -np.log(p[self.test_y == 1]).mean()})
 
 
-def probabilities(x, w, b):
-    scores = np.exp(x @ w + b - (x @ w + b).max(1, keepdims=True))
-    return scores / scores.sum(1, keepdims=True)
+def softmax(scores):
+    powers = np.exp(scores - scores.max(axis=1, keepdims=True))
+    return powers / powers.sum(axis=1, keepdims=True)
