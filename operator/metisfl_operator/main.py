@@ -37,8 +37,9 @@ def login(**kwargs: Any) -> kopf.ConnectionInfo | None:
     return kopf.login_with_service_account(**kwargs) or kopf.login_with_kubeconfig(**kwargs)
 
 
-@kopf.on.startup()
+@kopf.on.startup(errors=kopf.ErrorsMode.PERMANENT)
 async def start(settings: kopf.OperatorSettings, memo: kopf.Memo, federations: kopf.Index, **_: Any) -> None:
+    chosen = Settings.from_environment(os.environ)
     settings.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix=API_GROUP)
     settings.persistence.diffbase_storage = kopf.AnnotationsDiffBaseStorage(prefix=API_GROUP)
     settings.watching.server_timeout = 240
@@ -47,15 +48,17 @@ async def start(settings: kopf.OperatorSettings, memo: kopf.Memo, federations: k
     settings.networking.connect_timeout = 10
     settings.networking.request_timeout = 30
     settings.posting.enabled = False  # the reconciler tells what happened, once, in words of its own
+    settings.scanning.disabled = bool(chosen.namespaces)  # only the whole cluster lets itself be looked over
     for child in CHILDREN:
         settings.watching.label_selectors[child] = f"{LABEL_MANAGED_BY}={FIELD_MANAGER}"
-    memo.runtime = Runtime.create(Settings.from_environment(os.environ), lambda: _latest(federations))
+    memo.runtime = Runtime.create(chosen, lambda: _latest(federations))
     memo.runtime.start()
 
 
 @kopf.on.cleanup()
 async def stop(memo: kopf.Memo, **_: Any) -> None:
-    await memo.runtime.stop()
+    if "runtime" in memo:
+        await memo.runtime.stop()
 
 
 @kopf.on.probe(id="watchLagSeconds")

@@ -16,8 +16,12 @@ SHORT_NAME = "mfed"
 CATEGORY = "metisfl"
 
 
-def crd() -> dict[str, Any]:
-    """The whole object, as `kubectl apply` takes it; its order of keys is stable."""
+def crd(*, rules: bool = True) -> dict[str, Any]:
+    """The whole object, as `kubectl apply` takes it; its order of keys is stable.
+
+    Without `rules` it holds no CEL: API servers before 1.25 do not know the field, and some clients then refuse to send
+    it. The operator judges the same rules itself.
+    """
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
@@ -40,21 +44,21 @@ def crd() -> dict[str, Any]:
                     "storage": True,
                     "subresources": {"status": {}},
                     "additionalPrinterColumns": _printer_columns(),
-                    "schema": {"openAPIV3Schema": schema()},
+                    "schema": {"openAPIV3Schema": schema(rules=rules)},
                 }
             ],
         },
     }
 
 
-def crd_yaml() -> str:
+def crd_yaml(*, rules: bool = True) -> str:
     """`crd()` as YAML text, the form in which manifests/ and the chart hold it."""
-    text: str = yaml.safe_dump(crd(), sort_keys=False, width=120, allow_unicode=True)
+    text: str = yaml.safe_dump(crd(rules=rules), sort_keys=False, width=120, allow_unicode=True)
     return text
 
 
-def schema() -> Schema:
-    """The structural schema of a Federation, rules across fields included."""
+def schema(*, rules: bool = True) -> Schema:
+    """The structural schema of a Federation, with the rules across fields as CEL."""
     root: Schema = {
         "type": "object",
         "description": "A federated-learning run: learners that train where their data lives, and a controller that "
@@ -68,7 +72,8 @@ def schema() -> Schema:
             "status": structural_schema(FederationStatus),
         },
     }
-    _add_rules(root)
+    if rules:
+        _add_rules(root)
     return root
 
 

@@ -27,7 +27,7 @@ from metisfl.spec.crd import crd
 
 BINARIES = Path(os.environ.get("KUBEBUILDER_ASSETS", "/var/tmp/metisfl-cluster/bin"))
 TOKEN = "admin-token"
-CONTROLLERS = ("statefulset", "garbagecollector", "serviceaccount", "namespace", "endpoint")
+CONTROLLERS = ("statefulset", "garbagecollector", "serviceaccount", "namespace", "endpoint", "pvc-protection")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -343,6 +343,11 @@ class Namespace:
     def pods(self, *names: str) -> None:
         """Wait until these pods, and no others, are there."""
         eventually(f"pods {sorted(names)}", lambda: self.names("pods") == sorted(names))
+
+
+@pytest.fixture(name="free_port")
+def _free_port() -> Callable[[], int]:
+    return free_port
 
 
 @pytest.fixture
