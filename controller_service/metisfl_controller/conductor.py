@@ -120,6 +120,7 @@ class Conductor:
             version=snapshot.latest.version if snapshot.latest else None,
             started_at=snapshot.started_at,
             evaluated=frozenset(self.version_metrics),
+            ended=snapshot.outcome is not None,
         )
         return Machine(Plan.of(self.federation.spec), self.uid, snapshot.incarnation, resumed, self.clock())
 
@@ -233,6 +234,9 @@ class Conductor:
 
     def expects(self, task: TaskId) -> bool:
         return not self.ended and self.machine.expects(task)
+
+    def will_expect(self, task: TaskId) -> bool:
+        return not self.ended and self.machine.will_expect(task)
 
     def was_accepted(self, task: TaskId) -> bool:
         return task in self._accepted

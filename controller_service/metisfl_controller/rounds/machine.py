@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from metisfl_controller.rounds import messages as m
-from metisfl_controller.rounds.evaluation import Evaluation
+from metisfl_controller.rounds.evaluation import Evaluation, Report
 from metisfl_controller.rounds.participation import OpenRound, Participant, Standing
 from metisfl_controller.rounds.plan import Plan
 from metisfl_controller.rounds.tasks import Kind, Order, TaskId
@@ -35,13 +35,18 @@ class Resumed:
     version: int | None = None
     started_at: float | None = None
     evaluated: frozenset[int] = frozenset()
+    ended: bool = False
 
 
 @dataclass
 class FinalEvaluation:
-    """The last version is being evaluated; `reason` and `message` say why there are no more rounds."""
+    """The last version is being evaluated; `reason` and `message` say why there are no more rounds.
+
+    Until `complete_at`, learners that are not there yet are waited for; until `deadline_at`, those that were asked.
+    """
 
     evaluation: Evaluation
+    complete_at: float
     deadline_at: float
     reason: str
     message: str
@@ -53,7 +58,7 @@ class Machine:
 
     def __init__(self, plan: Plan, federation: str, incarnation: int, resumed: Resumed, now: float) -> None:
         self.plan = plan
-        self.phase = Phase.GATHERING if resumed.version is None else Phase.BETWEEN
+        self.phase = _first_phase(resumed)
         self.version = resumed.version
         self.started_at = resumed.started_at
         self.ready: dict[str, m.LearnerReady] = {}
@@ -63,6 +68,10 @@ class Machine:
         self._federation = federation
         self._incarnation = incarnation
         self._evaluated = set(resumed.evaluated)
+        self._returning = resumed.version is not None
+        """An earlier controller's learners are finding their way back."""
+        self._early: dict[str, Report] = {}
+        """Metrics of the present version that came before its round began, from learners that reconnected."""
         self._enough_since: float | None = None
         self._tried_to_initialise: set[str] = set()
         self._now = now
@@ -86,6 +95,14 @@ class Machine:
         if participant is None or participant.task != task:
             return False
         return participant.standing in (Standing.PENDING, Standing.LOST)
+
+    def will_expect(self, task: TaskId) -> bool:
+        """Whether this task, begun before a restart, may count in the round that is about to begin."""
+        return self.phase is Phase.BETWEEN and (task.federation, task.kind, task.base_version) == (
+            self._federation,
+            Kind.TRAIN,
+            self.version,
+        )
 
     # ---- events
 
@@ -111,7 +128,7 @@ class Machine:
             case m.Evaluated():
                 self._evaluated_by(event)
             case m.Committed(version):
-                self.version, self.round = version, None
+                self.version, self.round, self._early = version, None, {}
                 self.phase = Phase.BETWEEN
             case m.AggregationFailed(message):
                 self._end(False, "AggregationFailed", message)
@@ -144,10 +161,12 @@ class Machine:
             self._gather_again()
         elif self.round is not None and self.expects(task):
             self._stands(task.learner, Standing.LOST)
-        elif self.final is not None:
-            self.final.asked.pop(task.learner, None)
+        elif self.final is not None and self.final.asked.get(task.learner) == task:
+            del self.final.asked[task.learner]
 
     def _evaluated_by(self, event: m.Evaluated) -> None:
+        if self.phase is Phase.BETWEEN and event.version == self.version:
+            self._early[event.learner] = event.report
         for evaluation in (self.round and self.round.evaluation, self.final and self.final.evaluation):
             if evaluation and evaluation.version == event.version and not evaluation.settled:
                 evaluation.reports[event.learner] = event.report
@@ -171,13 +190,7 @@ class Machine:
                 step()
 
     def _gather(self) -> None:
-        if len(self.ready) < self.plan.min_learners:
-            self._enough_since = None
-            return
-        if self._enough_since is None:
-            self._enough_since = self._now
-        everybody = len(self.ready) >= self.plan.expected_learners
-        if not everybody and self._now - self._enough_since < self.plan.gather_grace:
+        if not self._gathered():
             return
         candidates = sorted(set(self.ready) - self._tried_to_initialise, key=natural_order)
         if not candidates:
@@ -188,6 +201,16 @@ class Machine:
         self.initialising = Order(task, round=0, deadline=self._now + self.plan.round_deadline)
         self.phase = Phase.INITIALISING
         self._out.append(m.Dispatch(self.initialising))
+
+    def _gathered(self) -> bool:
+        """Whether enough learners are ready, and the rest have had some time to appear."""
+        if len(self.ready) < self.plan.min_learners:
+            self._enough_since = None
+            return False
+        if self._enough_since is None:
+            self._enough_since = self._now
+        everybody = len(self.ready) >= self.plan.expected_learners
+        return everybody or self._now - self._enough_since >= self.plan.gather_grace
 
     def _watch_initialisation(self) -> None:
         assert self.initialising is not None
@@ -208,7 +231,8 @@ class Machine:
             self._evaluate_last("MaxRoundsReached", f"all {self.plan.max_rounds} rounds are done")
         elif self._out_of_time:
             self._evaluate_last("MaxDurationReached", self._duration_message)
-        elif len(self.ready) >= self.plan.min_learners:
+        elif self._gathered() if self._returning else len(self.ready) >= self.plan.min_learners:
+            self._returning = False
             self._begin_round()
 
     def _begin_round(self) -> None:
@@ -223,7 +247,7 @@ class Machine:
             deadline_at=self._now + self.plan.round_deadline,
         )
         if self.plan.evaluates(self.version) and self.version not in self._evaluated:
-            self.round.evaluation = Evaluation(self.version)
+            self.round.evaluation = Evaluation(self.version, dict(self._early))
         self.phase = Phase.TRAINING
         self._out.append(m.BeginRound(self.round.number))
         for learner in sorted(self.ready, key=natural_order):
@@ -278,7 +302,7 @@ class Machine:
         elif self._out_of_time:
             self._abandon_round(self._duration_message)
             self._evaluate_last("MaxDurationReached", self._duration_message)
-        elif late:
+        elif late or self.round.hopeless:
             self._ask_again()
 
     def _close_round(self) -> None:
@@ -303,22 +327,26 @@ class Machine:
             self._discard(learner, self.round.participants[learner].task, "the round closed without it")
 
     def _ask_again(self) -> None:
-        """The deadline passed without a quorum: give the round more time, and newcomers a part in it."""
+        """There is no quorum, and the deadline has passed or nobody is left to wait for: give the round more time, ask
+        those whose task failed again, and give newcomers a part in it."""
         assert self.round is not None
-        if self.round.attempt >= self.plan.max_attempts:
-            done = len(self.round.having(Standing.DONE))
-            self._end(
-                False,
-                "QuorumNotReached",
-                f"round {self.round.number}: {done} of {len(self.round.participants)} learners delivered in "
-                f"{self.round.attempt} attempts of {self.plan.round_deadline:g} s, {self.round.quorum} are needed; "
-                f"missing: {', '.join(self.round.having(Standing.PENDING, Standing.LOST, Standing.EXCLUDED))}",
-            )
+        newcomers = set(self.ready) - set(self.round.participants)
+        if self.round.attempt >= self.plan.max_attempts or (self.round.hopeless and not newcomers):
+            self._end(False, "QuorumNotReached", self._quorum_message(self.round))
             return
         self.round.attempt += 1
         self.round.deadline_at = self._now + self.plan.round_deadline
-        for learner in sorted(set(self.ready) - set(self.round.participants), key=natural_order):
+        idle = set(self.round.having(Standing.LOST)) & set(self.ready)
+        for learner in sorted(newcomers | idle, key=natural_order):
             self._assign(learner)
+
+    def _quorum_message(self, failed: OpenRound) -> str:
+        done, missing = failed.having(Standing.DONE), set(failed.participants) - set(failed.having(Standing.DONE))
+        return (
+            f"round {failed.number}: {len(done)} of {len(failed.participants)} learners delivered in "
+            f"{failed.attempt} attempts of {self.plan.round_deadline:g} s, {failed.quorum} are needed; "
+            f"missing: {', '.join(sorted(missing, key=natural_order))}"
+        )
 
     def _abandon_round(self, reason: str) -> None:
         if self.round is not None:
@@ -335,7 +363,8 @@ class Machine:
 
     def _record(self, evaluation: Evaluation) -> None:
         evaluation.settled = True
-        self._evaluated.add(evaluation.version)
+        if evaluation.reports:
+            self._evaluated.add(evaluation.version)
         if means := evaluation.means():
             self._out.append(m.RecordMetrics(evaluation.version, means))
 
@@ -355,8 +384,14 @@ class Machine:
             self._end(True, reason, message, self.version)
             return
         self.phase = Phase.EVALUATING
-        deadline = self._now + self.plan.round_deadline
-        self.final = FinalEvaluation(Evaluation(self.version), deadline, reason, message, {})
+        self.final = FinalEvaluation(
+            evaluation=Evaluation(self.version, dict(self._early)),
+            complete_at=self._now + (self.plan.gather_grace if self._returning else 0.0),
+            deadline_at=self._now + self.plan.round_deadline,
+            reason=reason,
+            message=message,
+            asked={},
+        )
         for learner in sorted(self.ready, key=natural_order):
             self._ask_to_evaluate(learner)
 
@@ -374,7 +409,8 @@ class Machine:
         assert self.final is not None
         evaluation = self.final.evaluation
         outstanding = {name for name in self.final.asked if name in self.ready} - set(evaluation.reports)
-        if self._now < self.final.deadline_at and (outstanding or not evaluation.reports):
+        expecting = self._now < self.final.complete_at and len(self.ready) < self.plan.expected_learners
+        if self._now < self.final.deadline_at and (outstanding or expecting or not evaluation.reports):
             return
         self._record(evaluation)
         reached = self._target_reached(evaluation)
@@ -413,6 +449,12 @@ class Machine:
 
     def _task(self, kind: Kind, version: int, learner: str, attempt: int) -> TaskId:
         return TaskId(self._federation, self._incarnation, kind, version, learner, attempt)
+
+
+def _first_phase(resumed: Resumed) -> Phase:
+    if resumed.ended:
+        return Phase.ENDED
+    return Phase.GATHERING if resumed.version is None else Phase.BETWEEN
 
 
 def natural_order(learner: str) -> tuple[str, int]:

@@ -60,8 +60,13 @@ class OpenRound:
         return not self.having(Standing.PENDING)
 
     @property
+    def hopeless(self) -> bool:
+        """No participant is left who may still deliver."""
+        return not self.having(Standing.PENDING, Standing.LOST)
+
+    @property
     def all_evaluated(self) -> bool:
-        """Nobody is left who may still report metrics of the base version."""
+        """Nobody is left who may still report metrics of the base version; who is lost may return and do so."""
         if self.evaluation is None:
             return True
-        return set(self.having(Standing.PENDING)) <= set(self.evaluation.reports)
+        return set(self.having(Standing.PENDING, Standing.LOST)) <= set(self.evaluation.reports)

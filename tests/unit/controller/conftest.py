@@ -1,14 +1,24 @@
-"""Kernels are compiled once and kept where the controller keeps them, so that only the first session ever waits."""
+"""Kernels that are compiled once, and a script that plays a federation to the state machine."""
 
 from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-# Before anything imports numba, which reads it once.
+from metisfl_controller.rounds import messages as m
+from metisfl_controller.rounds.evaluation import Report
+from metisfl_controller.rounds.machine import Machine, Resumed
+from metisfl_controller.rounds.plan import Plan
+from metisfl_controller.rounds.tasks import Kind, TaskId
+
+DEADLINE = 100.0
+GRACE = 15.0
+
+# Before anything imports numba, which reads it once; the controller keeps its kernels in the same place.
 os.environ.setdefault("NUMBA_CACHE_DIR", str(Path(tempfile.gettempdir()) / f"metisfl-kernels-{os.getuid()}"))
 
 
@@ -19,3 +29,117 @@ def kernels() -> object:
 
     module.configure(2)
     return module
+
+
+class Script:
+    """A machine on fake time, with everything it says as short lines in `said`.
+
+    Lines: "a-0 initialises", "a-0 trains 3" (from version 3), "a-0 trains and evaluates 3", "a-0 evaluates 3",
+    "a-0 resends 3", "a-0 discards 3", "a-0 waits", "adopt a-0", "begin 4", "fold a-0 x10",
+    "commit 4 of a-0 a-1, lost b-0", "metrics 3 accuracy=0.5/20" and "Complete: Reason at 4".
+    """
+
+    def __init__(self, learners: int, resumed: Resumed | None = None, incarnation: int = 1, **changes: object) -> None:
+        values: dict[str, object] = {
+            "expected_learners": learners,
+            "min_learners": learners,
+            "quorum_percent": 100,
+            "round_deadline": DEADLINE,
+            "max_rounds": 2,
+            "gather_grace": GRACE,
+            **changes,
+        }
+        self.now = 1000.0
+        self.machine = Machine(Plan(**values), "uid", incarnation, resumed or Resumed(), self.now)  # type: ignore[arg-type]
+        self.tasks: dict[str, TaskId] = {}
+        """The last task each learner was given."""
+        self.end: m.End | None = None
+        self.orders: list[m.Dispatch | m.Resend] = []
+
+    def do(self, event: m.Event) -> list[str]:
+        return [self._line(command) for command in self.machine.handle(event, self.now)]
+
+    # What happens to a federation
+
+    def ready(self, *learners: str, held: tuple[str, ...] = (), running: str = "") -> list[str]:
+        return [line for learner in learners for line in self.do(m.LearnerReady(learner, held, running))]
+
+    def lost(self, *learners: str) -> list[str]:
+        return [line for learner in learners for line in self.do(m.LearnerLost(learner))]
+
+    def uploads(self, *learners: str, examples: int = 10) -> list[str]:
+        """Verified results of these learners' last tasks."""
+        return [line for learner in learners for line in self.do(self._verified(self.tasks[learner], examples))]
+
+    def evaluates(self, version: int, **values: float) -> list[str]:
+        """`a_0=0.5` is a learner's accuracy, over 10 examples."""
+        lines = []
+        for learner, value in values.items():
+            report = Report(10, {"accuracy": value})
+            lines += self.do(m.Evaluated(learner.replace("_", "-"), version, report))
+        return lines
+
+    def fails(self, learner: str) -> list[str]:
+        return self.do(m.TaskFailed(self.tasks[learner]))
+
+    def is_rejected(self, learner: str) -> list[str]:
+        return self.do(m.UpdateRejected(self.tasks[learner]))
+
+    def committed(self, version: int) -> list[str]:
+        return self.do(m.Committed(version))
+
+    def after(self, seconds: float) -> list[str]:
+        self.now += seconds
+        return self.do(m.Tick())
+
+    def started(self, *learners: str) -> list[str]:
+        """From nothing to the first round; what the last step said."""
+        self.ready(*learners)
+        self.uploads(learners[0])
+        return self.committed(0)
+
+    def _verified(self, task: TaskId, examples: int) -> m.Event:
+        return m.InitialModelVerified(task) if task.kind is Kind.INITIALISE else m.UpdateVerified(task, examples)
+
+    def _line(self, command: m.Command) -> str:
+        match command:
+            case m.Dispatch(order):
+                self.tasks[order.task.learner] = order.task
+                self.orders.append(command)
+                what = {
+                    Kind.INITIALISE: "initialises",
+                    Kind.TRAIN: f"trains{' and evaluates' if order.evaluate else ''} {order.task.base_version}",
+                    Kind.EVALUATE: f"evaluates {order.task.base_version}",
+                }
+                return f"{order.task.learner} {what[order.task.kind]}"
+            case m.Resend(order):
+                self.tasks[order.task.learner] = order.task
+                self.orders.append(command)
+                return f"{order.task.learner} resends {order.task.base_version}"
+            case m.Discard(learner, task):
+                try:
+                    return f"{learner} discards {TaskId.parse(task).base_version}"
+                except ValueError:
+                    return f"{learner} discards {task}"
+            case m.Wait(learner):
+                return f"{learner} waits"
+            case m.AdoptInitialModel(task):
+                return f"adopt {task.learner}"
+            case m.BeginRound(number):
+                return f"begin {number}"
+            case m.Fold(task, weight):
+                return f"fold {task.learner} x{weight:g}"
+            case m.CommitRound():
+                lost = f", lost {' '.join(command.lost)}" if command.lost else ""
+                return f"commit {command.number} of {' '.join(command.contributors)}{lost}"
+            case m.RecordMetrics(version, means):
+                shown = " ".join(f"{name}={mean.value:g}/{mean.examples}" for name, mean in means.items())
+                return f"metrics {version} {shown}"
+            case m.End():
+                self.end = command
+                return f"{'Complete' if command.complete else 'Failed'}: {command.reason} at {command.published}"
+
+
+@pytest.fixture
+def script() -> Callable[..., Script]:
+    return Script

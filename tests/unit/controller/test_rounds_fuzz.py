@@ -1,0 +1,267 @@
+"""Random misfortune against the state machine: what must hold whatever happens, and that patience always ends it."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from metisfl_controller.rounds import messages as m
+from metisfl_controller.rounds.evaluation import Report
+from metisfl_controller.rounds.machine import Machine, Phase, Resumed
+from metisfl_controller.rounds.plan import Plan, Target, quorum_of
+from metisfl_controller.rounds.tasks import Kind, Order, TaskId
+
+LEARNERS = ("a-0", "a-1", "a-2", "b-0")
+
+
+@dataclass
+class World:
+    """Learners and a store around the machine; checks every command against what a federation must never do."""
+
+    plan: Plan
+    incarnation: int = 0
+    now: float = 0.0
+    committed: int | None = None
+    started_at: float | None = None
+    evaluated: set[int] = field(default_factory=set)
+    ended: m.End | None = None
+    connected: set[str] = field(default_factory=set)
+    work: dict[str, Order] = field(default_factory=dict)
+    """What each learner is doing."""
+    finished: dict[str, set[TaskId]] = field(default_factory=dict)
+    """Results that each learner holds."""
+    folded: dict[str, TaskId] = field(default_factory=dict)
+    """Contributions to the open round."""
+    committing: int | None = None
+
+    def __post_init__(self) -> None:
+        self.start_controller()
+
+    def start_controller(self) -> None:
+        self.incarnation += 1
+        self.connected.clear()
+        self.folded, self.committing = {}, None
+        resumed = Resumed(self.committed, self.started_at, frozenset(self.evaluated), self.ended is not None)
+        self.machine = Machine(self.plan, "uid", self.incarnation, resumed, self.now)
+
+    def handle(self, event: m.Event) -> None:
+        for command in self.machine.handle(event, self.now):
+            self.obey(command)
+
+    def obey(self, command: m.Command) -> None:
+        assert self.ended is None, f"{command} after the end"
+        match command:
+            case m.Dispatch(order) | m.Resend(order):
+                learner = order.task.learner
+                assert learner in self.machine.ready
+                assert order.task.kind is Kind.INITIALISE or order.task.base_version == self.committed
+                assert order.deadline is not None
+                assert order.deadline > self.now
+                if isinstance(command, m.Resend):
+                    assert order.task in self.finished[learner]
+                assert learner not in self.folded, "asked again for what was delivered"
+                if learner in self.connected:
+                    self.work[learner] = order
+            case m.Discard(learner, text):
+                if learner in self.work and str(self.work[learner].task) == text:
+                    del self.work[learner]
+                self.finished.get(learner, set()).discard(TaskId.parse(text))
+            case m.AdoptInitialModel():
+                assert self.committed is None
+                assert self.committing is None
+                self.committing = 0
+            case m.BeginRound(number):
+                assert self.committed is not None
+                assert number == self.committed + 1
+                assert self.committing is None
+                assert number <= self.plan.max_rounds
+                self.started_at = self.now if self.started_at is None else self.started_at
+                self.folded = {}
+            case m.Fold(task, weight):
+                assert weight > 0
+                assert task.learner not in self.folded, "two contributions of one learner"
+                assert task.base_version == self.committed
+                self.folded[task.learner] = task
+            case m.CommitRound():
+                assert self.committed is not None
+                assert command.number == self.committed + 1
+                assert set(command.contributors) == set(self.folded)
+                assert set(command.contributors) | set(command.lost) == set(command.participants)
+                assert not set(command.contributors) & set(command.lost)
+                assert len(command.contributors) >= quorum_of(len(command.participants), self.plan.quorum_percent)
+                self.committing = command.number
+            case m.RecordMetrics(version):
+                assert version == self.committed
+                assert version not in self.evaluated, "metrics of a version are settled once"
+                self.evaluated.add(version)
+            case m.End():
+                assert command.published == self.committed
+                assert command.complete or command.reason in ("QuorumNotReached", "InitialModelFailed")
+                self.ended = command
+
+    # What learners do
+
+    def appear(self, learner: str, restarted: bool) -> None:
+        if restarted:
+            self.work.pop(learner, None)
+            self.finished[learner] = set()
+        held = self.finished.setdefault(learner, set())
+        running = self.work.get(learner)
+        self.connected.add(learner)
+        running_id = str(running.task) if running and running.task not in held else ""
+        self.handle(m.LearnerReady(learner, tuple(sorted(map(str, held))), running_id))
+
+    def vanish(self, learner: str) -> None:
+        self.connected.discard(learner)
+        self.handle(m.LearnerLost(learner))
+
+    def finish(self, learner: str) -> None:
+        """The learner completes its task, and the upload is verified whether or not it is still wanted."""
+        order = self.work.pop(learner)
+        version = order.task.base_version
+        if order.evaluate:
+            self.handle(m.Evaluated(learner, version, Report(10, {"accuracy": 0.1 * version})))
+        if order.task.kind is Kind.INITIALISE:
+            if self.machine.expects(order.task):
+                self.handle(m.InitialModelVerified(order.task))
+        elif order.task.kind is Kind.TRAIN:
+            self.finished.setdefault(learner, set()).add(order.task)
+            self.handle(m.UpdateVerified(order.task, 10))
+
+    def commit(self) -> None:
+        assert self.committing is not None
+        assert self.committing == (0 if self.committed is None else self.committed + 1)
+        self.committed, self.committing, self.folded = self.committing, None, {}
+        self.handle(m.Committed(self.committed))
+
+    def wait(self, seconds: float) -> None:
+        self.now += seconds
+        self.handle(m.Tick())
+
+    def settle_down(self, limit: int = 500) -> None:
+        """From now on everybody is there and everything works."""
+        for _ in range(limit):
+            for learner in LEARNERS:
+                if learner not in self.connected and self.ended is None:
+                    self.appear(learner, restarted=False)
+            for learner in list(self.work):
+                if self.ended is None and learner in self.work:
+                    self.finish(learner)
+            if self.committing is not None:
+                self.commit()
+            if self.ended is not None:
+                return
+            self.wait(1.0)
+        raise AssertionError(f"no end after {limit} s in phase {self.machine.phase}")
+
+
+plans = st.builds(
+    Plan,
+    expected_learners=st.just(len(LEARNERS)),
+    min_learners=st.integers(1, len(LEARNERS)),
+    quorum_percent=st.sampled_from([1, 34, 50, 75, 100]),
+    round_deadline=st.just(30.0),
+    max_rounds=st.integers(1, 4),
+    evaluate_every=st.integers(1, 3),
+    max_duration=st.sampled_from([None, 100.0]),
+    target=st.sampled_from([None, Target("accuracy", at_least=0.2)]),
+)
+learners = st.sampled_from(LEARNERS)
+
+
+class Misfortune(RuleBasedStateMachine):
+    world: World
+
+    @initialize(plan=plans)
+    def begin(self, plan: Plan) -> None:
+        self.world = World(plan)
+
+    @rule(learner=learners, restarted=st.booleans())
+    def appears(self, learner: str, restarted: bool) -> None:
+        if self.world.ended is None:
+            self.world.appear(learner, restarted)
+
+    @rule(learner=learners)
+    def vanishes(self, learner: str) -> None:
+        self.world.vanish(learner)
+
+    @rule(learner=learners)
+    def is_disconnected_unnoticed(self, learner: str) -> None:
+        self.world.connected.discard(learner)
+
+    @rule(data=st.data())
+    @precondition(lambda self: self.world.work)
+    def finishes(self, data: st.DataObject) -> None:
+        self.world.finish(data.draw(st.sampled_from(sorted(self.world.work))))
+
+    @rule(data=st.data(), rejected=st.booleans())
+    @precondition(lambda self: self.world.work)
+    def fails(self, data: st.DataObject, rejected: bool) -> None:
+        task = self.world.work.pop(data.draw(st.sampled_from(sorted(self.world.work)))).task
+        self.world.handle(m.UpdateRejected(task) if rejected and task.kind is Kind.TRAIN else m.TaskFailed(task))
+
+    @rule(learner=learners, version=st.integers(0, 4), attempt=st.integers(1, 3), incarnation=st.integers(1, 3))
+    def an_old_upload_arrives(self, learner: str, version: int, attempt: int, incarnation: int) -> None:
+        self.world.handle(m.UpdateVerified(TaskId("uid", incarnation, Kind.TRAIN, version, learner, attempt), 10))
+
+    @rule(learner=learners, version=st.integers(0, 4))
+    def a_stray_evaluation_arrives(self, learner: str, version: int) -> None:
+        self.world.handle(m.Evaluated(learner, version, Report(5, {"accuracy": 0.0})))
+
+    @rule()
+    @precondition(lambda self: self.world.committing is not None)
+    def commits(self) -> None:
+        self.world.commit()
+
+    @rule(seconds=st.sampled_from([0.5, 14.0, 15.0, 30.0, 100.0]))
+    def time_passes(self, seconds: float) -> None:
+        self.world.wait(seconds)
+
+    @rule()
+    def the_controller_restarts(self) -> None:
+        self.world.start_controller()
+
+    @invariant()
+    def what_is_expected_is_expected_of_one_task(self) -> None:
+        if not hasattr(self, "world"):
+            return
+        machine = self.world.machine
+        if machine.round is not None and machine.phase is Phase.TRAINING:
+            expected = [p.task.learner for p in machine.round.participants.values() if machine.expects(p.task)]
+            assert len(expected) == len(set(expected))
+            assert not set(expected) & set(self.world.folded)
+
+    def teardown(self) -> None:
+        if hasattr(self, "world") and self.world.ended is None:
+            self.world.settle_down()
+            assert self.world.ended is not None
+
+
+TestMisfortune = Misfortune.TestCase
+TestMisfortune.settings = settings(
+    max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_with_responsive_learners_all_rounds_are_done(seed: int) -> None:
+    choice = random.Random(seed)
+    plan = Plan(
+        expected_learners=len(LEARNERS),
+        min_learners=choice.randint(1, len(LEARNERS)),
+        quorum_percent=choice.choice([1, 50, 100]),
+        round_deadline=30.0,
+        max_rounds=choice.randint(1, 6),
+        evaluate_every=choice.randint(1, 4),
+    )
+    world = World(plan)
+    world.settle_down()
+    assert world.ended is not None
+    assert (world.ended.complete, world.ended.reason) == (True, "MaxRoundsReached")
+    assert world.committed == plan.max_rounds
+    assert {v for v in range(plan.max_rounds + 1) if plan.evaluates(v)} | {plan.max_rounds} == world.evaluated
