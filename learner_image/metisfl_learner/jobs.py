@@ -1,7 +1,8 @@
 """The work under way: at most one task in the learner's thread, and the uploads of finished ones.
 
-Jobs do not depend on the Tasks stream: while it is broken they go on, and their transfers try again until they
-succeed, the controller discards them, or the session gives the controller up.
+The task under way does not depend on the Tasks stream: while that is broken it goes on, and its download tries again
+until it succeeds, the controller discards the task, or the session gives the controller up. Uploads do depend on it: a
+controller that comes back decides by what Ready tells it which results it still wants, and asks for those.
 """
 
 from __future__ import annotations
@@ -79,10 +80,16 @@ class Jobs:
         self._log = log
         self._job: _Job | None = None
         self._uploads: dict[str, asyncio.Task[None]] = {}
+        self._connected = False
 
-    @property
-    def uploading(self) -> frozenset[str]:
-        return frozenset(self._uploads)
+    def connected(self) -> None:
+        """A Tasks stream opens: results that become ready from now on are sent at once."""
+        self._connected = True
+
+    def disconnected(self) -> None:
+        """The Tasks stream broke: what is not sent stays held until the controller asks for it."""
+        self._connected = False
+        self._cancel_uploads()
 
     def heartbeat(self) -> pb.LearnerMessage:
         """What is going on at this moment."""
@@ -123,6 +130,9 @@ class Jobs:
     def cancel_all(self) -> None:
         """Abandon the running task and all uploads."""
         self._cancel_job()
+        self._cancel_uploads()
+
+    def _cancel_uploads(self) -> None:
         for upload in self._uploads.values():
             upload.cancel()
         self._uploads.clear()
@@ -140,7 +150,7 @@ class Jobs:
             self._job = None
 
     def _send(self, result: Result) -> None:
-        if result.task_id not in self._uploads:
+        if self._connected and result.task_id not in self._uploads:
             self._uploads[result.task_id] = self._group.create_task(self._upload(result))
             self._outbox.put(self.heartbeat())
 

@@ -53,6 +53,7 @@ class Session:
         self._prepared_for: pb.JoinResponse | None = None
         self._trainee: Trainee | None = None
         self._jobs: Jobs | None = None
+        self._served = False
 
     async def run(self) -> None:
         """Returns after a STOP; raises FatalError when this learner cannot go on."""
@@ -122,11 +123,13 @@ class Session:
             writer.cancel()
             await asyncio.gather(reader, writer, return_exceptions=True)
             stream.close()
+            jobs.disconnected()
 
     async def _read(self, stream: TaskStream, jobs: Jobs) -> str:
         while True:
             task = await stream.receive()
             self._backoff.contact()
+            self._served = True
             for action in (actions := jobs.loop.receive(task)):
                 if isinstance(action, Stop):
                     return action.reason
@@ -135,7 +138,9 @@ class Session:
     async def _write(self, stream: TaskStream, jobs: Jobs, trainee: Trainee, terms: pb.JoinResponse) -> None:
         """Ready first, then whatever there is to say, and a heartbeat when there is nothing."""
         self._outbox.clear()
-        await stream.send(_ready(terms, trainee, jobs))
+        ready = _ready(terms, trainee, jobs)
+        jobs.connected()
+        await stream.send(ready)
         self._backoff.contact()
         if jobs.loop.evaluation is not None:
             self._outbox.put(pb.LearnerMessage(evaluation=jobs.loop.evaluation))
@@ -151,6 +156,10 @@ class Session:
         if code in REFUSALS:
             raise FatalError(ExitCode.REFUSED, f"the controller refused this learner: {words}")
         if code == grpc.StatusCode.UNAUTHENTICATED:
+            if self._served:
+                # A restarted controller, which answers; not one that gives out leases it does not accept.
+                self._backoff.start_over()
+            self._served = False
             self.lease.lost()
         delay = self._backoff.delay()
         name = code.name if code is not None else "closed"
@@ -173,7 +182,7 @@ def _same_work(one: pb.JoinResponse, other: pb.JoinResponse) -> bool:
 
 
 def _ready(terms: pb.JoinResponse, trainee: Trainee, jobs: Jobs) -> pb.LearnerMessage:
-    held, running = jobs.loop.ready(jobs.uploading)
+    held, running = jobs.loop.ready()
     description = trainee.description
     return pb.LearnerMessage(
         ready=pb.Ready(

@@ -121,10 +121,9 @@ class TaskLoop:
             Note(f"the update was rejected: {receipt.message or 'no reason was given'}", warning=True),
         ]
 
-    def ready(self, uploading: frozenset[str]) -> tuple[list[str], str]:
-        """For Ready: the held tasks, and the one being worked on; an upload under way counts as work."""
-        running = self.running.task_id if self.running is not None else next(iter(sorted(uploading)), "")
-        return [task_id for task_id in self.held if task_id != running], running
+    def ready(self) -> tuple[list[str], str]:
+        """For Ready: the held tasks, and the one being worked on."""
+        return list(self.held), self.running.task_id if self.running is not None else ""
 
     def _order(self, task: pb.Task) -> list[Action]:
         if self.running is not None and self.running.task_id == task.task_id:

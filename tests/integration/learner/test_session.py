@@ -181,6 +181,39 @@ async def test_accepted_update_is_held_and_sent_again_until_committed(controller
         assert list((await controller.next_ready()).held_tasks) == []
 
 
+async def test_what_is_finished_while_the_controller_is_away_waits_to_be_asked_for(
+    controller: Any, attach: Any
+) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    class Slow(AddOne):
+        def train(self, weights: Any, task: Any) -> TrainingResult:
+            begun.set()
+            assert go_on.wait(20)
+            return super().train(weights, task)
+
+    controller.serve(0, model(0))
+    async with attach(controller.address, Slow):
+        await controller.next_ready()
+        controller.tasks.put_nowait(train("t", 0))
+        assert await asyncio.to_thread(begun.wait, 10)
+        await controller.stop()
+        go_on.set()
+        while not list((ready := await restarted(controller)).held_tasks):
+            assert ready.running_task == "t"
+        assert (list(ready.held_tasks), ready.running_task) == (["t"], "")
+        assert controller.uploads == []
+        controller.tasks.put_nowait(pb.Task(task_id="t", kind=pb.TASK_KIND_RESEND))
+        assert np.all(contents(controller, await controller.next_receipted())["w"] == 1)
+
+
+async def restarted(controller: Any) -> pb.Ready:
+    await controller.stop()
+    await controller.start()
+    ready: pb.Ready = await controller.next_ready()
+    return ready
+
+
 @pytest.mark.parametrize("outcome", [pb.OUTCOME_LATE, pb.OUTCOME_REJECTED])
 async def test_refused_update_is_forgotten(controller: Any, attach: Any, outcome: Any) -> None:
     controller.serve(0, model(0))

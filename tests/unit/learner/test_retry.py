@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from metisfl_learner.retry import FIRST_DELAY_SECONDS, LONGEST_DELAY_SECONDS, Backoff
 
 
@@ -17,25 +19,39 @@ def longest(low: float, high: float) -> float:
     return high
 
 
-def test_delays_double_up_to_the_longest() -> None:
-    backoff = Backoff(1e9, Clock(), longest)
-    delays = [backoff.delay() for _ in range(8)]
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+def attempts(backoff: Backoff, clock: Clock, count: int, takes: float = 0.0) -> list[float]:
+    """Delays before `count` attempts that follow each other and fail after `takes` seconds."""
+    delays = []
+    for _ in range(count):
+        delay = backoff.delay()
+        assert delay is not None
+        delays.append(delay)
+        clock.now += delay + takes
+    return delays
+
+
+def test_delays_double_up_to_the_longest(clock: Clock) -> None:
+    delays = attempts(Backoff(1e9, clock, longest), clock, 8)
     assert delays == [min(FIRST_DELAY_SECONDS * 2**n, LONGEST_DELAY_SECONDS) for n in range(8)]
 
 
-def test_delays_are_drawn_from_the_upper_half() -> None:
+def test_delays_are_drawn_from_the_upper_half(clock: Clock) -> None:
     drawn = []
 
     def uniform(low: float, high: float) -> float:
         drawn.append((low, high))
         return low
 
-    Backoff(1e9, Clock(), uniform).delay()
+    Backoff(1e9, clock, uniform).delay()
     assert drawn == [(FIRST_DELAY_SECONDS / 2, FIRST_DELAY_SECONDS)]
 
 
-def test_gives_up_after_silence() -> None:
-    clock = Clock()
+def test_gives_up_after_silence(clock: Clock) -> None:
     backoff = Backoff(300, clock, longest)
     clock.now += 299
     assert backoff.delay() is not None
@@ -44,8 +60,7 @@ def test_gives_up_after_silence() -> None:
     assert backoff.silent_seconds == 300
 
 
-def test_contact_puts_giving_up_off() -> None:
-    clock = Clock()
+def test_contact_puts_giving_up_off(clock: Clock) -> None:
     backoff = Backoff(300, clock, longest)
     clock.now += 299
     backoff.contact()
@@ -53,18 +68,26 @@ def test_contact_puts_giving_up_off() -> None:
     assert backoff.delay() is not None
 
 
-def test_contact_alone_does_not_shorten_delays() -> None:
-    """Two processes that take the lease from each other both have contact all the time."""
-    backoff = Backoff(300, Clock(), longest)
-    backoff.delay()
-    backoff.contact()
-    assert backoff.delay() == 2 * FIRST_DELAY_SECONDS
-
-
-def test_failure_after_a_long_quiet_time_starts_over() -> None:
-    clock = Clock()
+def test_contact_alone_does_not_shorten_delays(clock: Clock) -> None:
+    """A controller may answer each time and break off right after."""
     backoff = Backoff(300, clock, longest)
-    for _ in range(5):
-        backoff.delay()
-    clock.now += 2 * LONGEST_DELAY_SECONDS + 1
-    assert backoff.delay() == FIRST_DELAY_SECONDS
+    attempts(backoff, clock, 3)
+    backoff.contact()
+    assert backoff.delay() == FIRST_DELAY_SECONDS * 2**3
+
+
+@pytest.mark.parametrize(("well_for", "expected"), [(0.9, FIRST_DELAY_SECONDS * 2**4), (1.1, FIRST_DELAY_SECONDS)])
+def test_delays_start_over_when_all_was_well_for_longer_than_the_last(
+    clock: Clock, well_for: float, expected: float
+) -> None:
+    backoff = Backoff(300, clock, longest)
+    last = attempts(backoff, clock, 4)[-1]
+    clock.now += well_for * last
+    assert backoff.delay() == expected
+
+
+def test_delays_start_over_on_request(clock: Clock) -> None:
+    backoff = Backoff(300, clock, longest)
+    attempts(backoff, clock, 4)
+    backoff.start_over()
+    assert attempts(backoff, clock, 2) == [FIRST_DELAY_SECONDS, 2 * FIRST_DELAY_SECONDS]

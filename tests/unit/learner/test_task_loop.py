@@ -40,7 +40,7 @@ def holding(*results: Result) -> TaskLoop:
 def test_work_is_started(kind: str) -> None:
     loop, order = TaskLoop(), task(kind)
     assert loop.receive(order) == [Start(order)]
-    assert loop.ready(frozenset()) == ([], "t")
+    assert loop.ready() == ([], "t")
 
 
 def test_running_task_is_not_started_twice() -> None:
@@ -62,11 +62,7 @@ def test_result_is_held_and_sent() -> None:
     loop, update = TaskLoop(), result()
     loop.receive(task("TRAIN"))
     assert loop.trained(update) == [Send(update)]
-    assert loop.ready(frozenset()) == (["t"], "")
-
-
-def test_upload_under_way_counts_as_the_running_task() -> None:
-    assert holding(result("a"), result("b")).ready(frozenset({"b"})) == (["a"], "b")
+    assert loop.ready() == (["t"], "")
 
 
 def test_held_result_is_sent_instead_of_training_again() -> None:
@@ -174,7 +170,7 @@ def test_end_of_a_replaced_task_leaves_the_new_one_running() -> None:
     loop.receive(task("TRAIN", "old"))
     loop.receive(task("TRAIN", "new", 1))
     loop.ended("old")
-    assert loop.ready(frozenset()) == ([], "new")
+    assert loop.ready() == ([], "new")
 
 
 def test_wait_and_stop_pass_on_the_reason() -> None:
