@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -90,7 +91,7 @@ def run(
         raise click.UsageError(str(error)) from error
     except OSError as error:
         raise click.ClickException(f"the run could not go on: {error}") from error
-    _tell(Console(stderr=as_json), file, folder, outcome)
+    _tell(Console(stderr=as_json), folder, outcome, _resume_command(file, overrides, folder))
     if as_json:
         click.echo(json.dumps(outcome.as_json()))
     context.exit(outcome.exit_code)
@@ -145,8 +146,15 @@ def _processors() -> int:
     return os.cpu_count() or 1
 
 
-def _tell(console: Console, file: Path, folder: RunFolder, outcome: Outcome) -> None:
+def _resume_command(file: Path, overrides: tuple[str, ...], folder: RunFolder) -> str:
+    from metisfl.local.outcome import shown_path
+
+    changes = [part for override in overrides for part in ("--set", override)]
+    return shlex.join(["metisfl", "run", str(file), *changes, "--output", shown_path(folder.root), "--resume"])
+
+
+def _tell(console: Console, folder: RunFolder, outcome: Outcome, resume_command: str) -> None:
     from metisfl.local.outcome import told
 
-    for line in told(outcome, file, folder):
+    for line in told(outcome, folder, resume_command):
         console.print(line, highlight=False, markup=False, soft_wrap=True)

@@ -57,7 +57,7 @@ class Outcome:
         }
 
 
-def told(outcome: Outcome, file: Path, folder: RunFolder) -> list[str]:
+def told(outcome: Outcome, folder: RunFolder, resume_command: str) -> list[str]:
     """The result, and where everything is, in lines for a terminal."""
     why = ": ".join(filter(None, [outcome.reason, outcome.message]))
     word = "complete" if outcome.complete else "interrupted" if outcome.interrupted else "failed"
@@ -71,7 +71,7 @@ def told(outcome: Outcome, file: Path, folder: RunFolder) -> list[str]:
     places = {"model": outcome.model, "report": outcome.report, "logs": folder.logs, "history": folder.history}
     lines += [f"  {name:<8} {shown_path(path)}" for name, path in places.items() if path and path.exists()]
     if not outcome.final and not outcome.complete:
-        lines.append(f"go on with: metisfl run {file} --output {shown_path(folder.root)} --resume")
+        lines.append(f"go on with: {resume_command}")
     return lines
 
 

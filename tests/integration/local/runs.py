@@ -26,6 +26,22 @@ spec:
     - {name: silo-b, replicas: 1}
 """
 
+REAL_FEDERATION = """
+apiVersion: metisfl.dev/v1alpha1
+kind: Federation
+metadata: {name: lines}
+spec:
+  learner:
+    entrypoint: line_learner:LineLearner
+    parameters: {seconds: "0.5"}
+  training: {epochs: 5, learningRate: "0.1"}
+  protocol: {synchronous: {quorumPercent: 60, roundDeadlineSeconds: 30}}
+  termination: {maxRounds: 8}
+  learnerGroups:
+    - {name: silo-a, replicas: 2}
+    - {name: silo-b, replicas: 1}
+"""
+
 
 def alive(pid: int) -> bool:
     """Whether a process runs; one that ended and was not collected does not."""
@@ -47,6 +63,22 @@ def eventually(condition: Callable[[], Any], what: str, seconds: float = 30.0) -
         assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
         time.sleep(0.02)
     return found
+
+
+def processes_of(output: Path) -> dict[str, int]:
+    """Processes that run now for the run in `output`, by name, found by their settings."""
+    found = {}
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            settings = dict(part.split("=", 1) for part in (entry / "environ").read_text().split("\0") if "=" in part)
+        except (OSError, UnicodeDecodeError):
+            continue
+        state_dir = Path(settings.get("METISFL_STATE_DIR", "/nowhere"))
+        if state_dir == output:
+            found["controller"] = int(entry.name)
+        elif state_dir.parent == output / "learners":
+            found[state_dir.name] = int(entry.name)
+    return {name: pid for name, pid in found.items() if alive(pid)}
 
 
 @dataclass
@@ -83,15 +115,16 @@ class Run:
 class Starter:
     """Starts runs in a folder; ends those that a failed test leaves behind."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, federation: str, python_path: str) -> None:
         self.folder = folder
         self.file = folder / "federation.yaml"
-        self.file.write_text(FEDERATION)
+        self.file.write_text(federation)
+        self.python_path = python_path
         self.runs: list[Run] = []
 
     def __call__(self, *options: str, plan: dict[str, Any] | None = None, output: str = "out") -> Run:
         environment = os.environ | {
-            "PYTHONPATH": str(FAKES),
+            "PYTHONPATH": self.python_path,
             "FAKE_PLAN": json.dumps(plan or {}),
             "METISFL_STATE_DIR": "/nowhere",
             "OMP_NUM_THREADS": "",
