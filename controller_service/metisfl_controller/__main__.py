@@ -41,6 +41,9 @@ async def _run(settings: Settings) -> int:
         asyncio.get_running_loop().add_signal_handler(signum, stop.set)
     try:
         await serve(settings, log, stop)
+    except SettingsError as error:
+        log.error("%s", error)
+        return 2
     except SpecError as error:
         for problem in error.problems:
             log.error("invalid federation: %s", problem)

@@ -95,7 +95,7 @@ class Conductor:
         self._streams: dict[str, TaskStream] = {}
         self._accepted: dict[TaskId, Contribution] = {}
         self._rule: FedAvg | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
         self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._bytes_at_begin = (0, 0)
         self.machine = Machine(Plan.of(federation.spec), uid, 0, Resumed(), clock())
@@ -165,7 +165,7 @@ class Conductor:
 
     def join(self, request: pb.JoinRequest) -> Learner:
         """Raises JoinRefusedError."""
-        learner = self.registry.join(request.group, request.ordinal, request.framework, self.clock())
+        learner = self.registry.join(request.group, request.ordinal, request.framework[:63], self.clock())
         previous = self._streams.pop(learner.id, None)
         if previous is not None:
             previous.outbox.put_nowait(StreamRefusedError(f"another process has joined as {learner.id}"))
@@ -181,8 +181,10 @@ class Conductor:
         learner.layout = layout
         learner.train_examples, learner.test_examples = ready.train_examples, ready.test_examples
         learner.ready, learner.message = True, ""
-        stream = TaskStream(learner)
-        self._streams[learner.id] = stream
+        previous = self._streams.get(learner.id)
+        if previous is not None:
+            previous.outbox.put_nowait(LeaseEndedError("another task stream was opened with it"))
+        stream = self._streams[learner.id] = TaskStream(learner)
         self._log.info(
             "ready",
             extra={"learner": learner.id, "train": ready.train_examples, "test": ready.test_examples},
@@ -242,21 +244,27 @@ class Conductor:
         return task in self._accepted
 
     async def verified(self, upload: Upload) -> tuple[pb.Outcome.ValueType, str]:
-        """Judge a whole upload and, if it counts, hand it to the round. The slot is freed when it has been used."""
+        """Judge a whole upload and, if it counts, hand it to the round. The slot is freed when it has been used.
+
+        An upload is judged once, to the end, and all who wait for it hear the same: its stream may break meanwhile and
+        another ask again.
+        """
+        if upload.verdict is None:
+            upload.verdict = self._in_background(self._judge(upload))
+        return await asyncio.shield(upload.verdict)
+
+    async def _judge(self, upload: Upload) -> tuple[pb.Outcome.ValueType, str]:
         tensor = await self._engine.not_finite(upload.layout, upload.slot.buffer)
         task = upload.task
-        learner = self.registry.learners[task.learner]
-        if tensor is not None:
-            message = f"tensor '{tensor}' holds NaN or infinity"
-            learner.message = f"update refused: {message}"
-            self._log.error("update refused: %s", message, extra={"learner": learner.id, "task": str(task)})
-            self._handle(m.UpdateRejected(task) if task.kind is Kind.TRAIN else m.TaskFailed(task))
-            self.uploads.drop(upload)
-            return pb.OUTCOME_REJECTED, message
         if not self.expects(task):
             self.uploads.drop(upload)
             return pb.OUTCOME_LATE, "the round has closed"
-        learner.message = ""
+        if tensor is not None:
+            message = f"tensor '{tensor}' holds NaN or infinity"
+            self.rejected(task, message)
+            self.uploads.drop(upload)
+            return pb.OUTCOME_REJECTED, message
+        self.registry.learners[task.learner].message = ""
         report = upload.report
         metrics = {metric.name: metric.value for metric in report.metrics}
         self._accepted[task] = Contribution(report.examples, report.batches, report.seconds, metrics)
@@ -265,6 +273,13 @@ class Conductor:
         else:
             self._handle(m.UpdateVerified(task, report.examples))
         return pb.OUTCOME_ACCEPTED, ""
+
+    def rejected(self, task: TaskId, message: str) -> None:
+        """A result must not be used; the round goes on without it."""
+        learner = self.registry.learners[task.learner]
+        learner.message = f"update refused: {message}"
+        self._log.error("update refused: %s", message, extra={"learner": learner.id, "task": str(task)})
+        self._handle(m.UpdateRejected(task) if task.kind is Kind.TRAIN else m.TaskFailed(task))
 
     # ---- the machine
 
@@ -452,12 +467,13 @@ class Conductor:
         self.metrics.learners("ready", sum(learner.ready for learner in registry.learners.values()))
         self.metrics.learners("participating", len(machine.round.participants) if machine.round else 0)
 
-    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
+    def _in_background(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._background_done)
+        return task
 
-    def _background_done(self, task: asyncio.Task[None]) -> None:
+    def _background_done(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None and not self._failure.done():
             self._failure.set_exception(task.exception() or RuntimeError())

@@ -24,13 +24,12 @@ from metisfl_controller.conductor import Conductor
 from metisfl_controller.metrics import ControllerMetrics
 from metisfl_controller.partitions import PartitionPlan
 from metisfl_controller.server.rest import build_app
-from metisfl_controller.server.servicer import HEARTBEAT_SECONDS, Servicer
+from metisfl_controller.server.servicer import Servicer
 from metisfl_controller.server.uploads import Uploads
-from metisfl_controller.settings import Address, Settings
+from metisfl_controller.settings import Address, Settings, SettingsError
 from metisfl_controller.state.registry import Registry
-from metisfl_controller.state.store import Store
+from metisfl_controller.state.store import StateError, Store
 
-LEASE_SECONDS = 4.0 * HEARTBEAT_SECONDS
 SHUTDOWN_SECONDS = 5.0
 
 
@@ -43,17 +42,20 @@ class _RestServer(uvicorn.Server):
 
 
 async def serve(settings: Settings, log: ContextLogger, stop: asyncio.Event) -> None:
-    """Run until `stop` is set. Raises SpecError, StateError, OSError (an address in use), RuntimeError (no OpenMP)."""
-    federation = load_federation(settings.federation_file)
+    """Run until `stop` is set. Raises SettingsError, SpecError, StateError, OSError (an address in use), RuntimeError
+    (no OpenMP)."""
+    federation = _federation(settings.federation_file)
     plan = _partition_plan(settings.partition_plan, federation)
     uid = settings.federation_uid or _kept_uid(settings.state_dir)
     log = log.bind(federation=federation.metadata.name)
+    # First, as it may be refused: what follows starts threads.
+    store = Store(settings.state_dir, uid, federation.metadata.name)
     conductor = Conductor(
         federation=federation,
         uid=uid,
-        registry=Registry.of(federation.spec, plan, LEASE_SECONDS),
+        registry=Registry.of(federation.spec, plan, settings.lease_seconds),
         engine=Engine(settings.threads),
-        store=Store(settings.state_dir, uid, federation.metadata.name),
+        store=store,
         uploads=Uploads(lambda nbytes: StagingPool(settings.state_dir / "staging", nbytes)),
         metrics=ControllerMetrics(CollectorRegistry(), federation.metadata.name),
         clock=steady_clock(),
@@ -81,9 +83,9 @@ async def _serve_until_stopped(
         _write_endpoints(settings.endpoint_file, grpc_address, http_address)
     log.info("serving", extra={"grpc": str(grpc_address), "http": str(http_address)})
     try:
-        await asyncio.wait({conducting, stopping, rest_task}, return_when=asyncio.FIRST_COMPLETED)
-        if conducting.done():
-            conducting.result()
+        done, _ = await asyncio.wait({conducting, stopping, rest_task}, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
     finally:
         log.info("stopping")
         for task in (conducting, stopping):
@@ -125,22 +127,40 @@ def _listen(address: Address) -> socket.socket:
         raise OSError(f"cannot listen on {address} for HTTP: {error}") from error
 
 
+def _federation(path: Path) -> Federation:
+    try:
+        return load_federation(path)
+    except OSError as error:
+        raise SettingsError(f"METISFL_FEDERATION_FILE={path}: {error.strerror}") from error
+
+
 def _partition_plan(path: Path | None, federation: Federation) -> PartitionPlan:
     if path is None:
         return PartitionPlan.of(federation.spec)
-    return PartitionPlan.model_validate_json(path.read_text())
+    try:
+        return PartitionPlan.model_validate_json(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"METISFL_PARTITION_PLAN={path}: {error}") from error
 
 
 def _kept_uid(state_dir: Path) -> str:
-    """Outside of Kubernetes nobody hands out a UID: make one and keep it with the state."""
-    state_dir.mkdir(parents=True, exist_ok=True)
+    """Outside of Kubernetes nobody hands out a UID: make one and keep it with the state. Raises StateError."""
     path = state_dir / "uid"
-    if not path.exists():
-        path.write_text(str(uuid.uuid4()))
-    return path.read_text().strip()
+    try:
+        state_dir.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            _write_whole(path, str(uuid.uuid4()))
+        return path.read_text().strip()
+    except OSError as error:
+        raise StateError(f"cannot use the state directory {state_dir}: {error}") from error
 
 
 def _write_endpoints(path: Path, grpc_address: Address, http_address: Address) -> None:
-    unfinished = path.with_suffix(".tmp")
-    unfinished.write_text(json.dumps({"grpc": str(grpc_address), "http": str(http_address)}))
+    _write_whole(path, json.dumps({"grpc": str(grpc_address), "http": str(http_address)}))
+
+
+def _write_whole(path: Path, text: str) -> None:
+    """Never seen half-written."""
+    unfinished = path.with_name(f"{path.name}.tmp")
+    unfinished.write_text(text)
     unfinished.replace(path)

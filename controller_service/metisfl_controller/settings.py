@@ -23,12 +23,16 @@ class Address:
     @classmethod
     def parse(cls, name: str, text: str) -> Address:
         host, _, port = text.rpartition(":")
-        if not host or not port.isdigit() or int(port) > 65535:
+        if not host or not _is_number(port) or int(port) > 65535:
             raise SettingsError(f"{name}={text}: expected host:port, such as 0.0.0.0:50051")
         return cls(host.strip("[]"), int(port))
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+LEASE_SECONDS = 20
+_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,7 @@ class Settings:
     grpc_address: Address
     http_address: Address
     threads: int
+    lease_seconds: int = LEASE_SECONDS
     partition_plan: Path | None = None
     federation_uid: str | None = None
     endpoint_file: Path | None = None
@@ -62,9 +67,15 @@ class Settings:
         log_format = environment.get("METISFL_LOG_FORMAT", "json")
         if log_format not in ("json", "text"):
             raise SettingsError(f"METISFL_LOG_FORMAT={log_format}: expected json or text")
+        log_level = environment.get("METISFL_LOG_LEVEL", "INFO").upper()
+        if log_level not in _LEVELS:
+            raise SettingsError(f"METISFL_LOG_LEVEL={log_level}: expected one of {', '.join(_LEVELS)}")
         threads = environment.get("METISFL_THREADS", "")
-        if threads and not (threads.isdigit() and int(threads) > 0):
+        if threads and not (_is_number(threads) and int(threads) > 0):
             raise SettingsError(f"METISFL_THREADS={threads}: expected a number above 0")
+        lease = environment.get("METISFL_LEASE_SECONDS") or str(LEASE_SECONDS)
+        if not (_is_number(lease) and int(lease) > 1):
+            raise SettingsError(f"METISFL_LEASE_SECONDS={lease}: expected a number above 1")
         cpus = available_cpus()
         return cls(
             federation_file=required("METISFL_FEDERATION_FILE"),
@@ -74,9 +85,14 @@ class Settings:
             ),
             http_address=Address.parse("METISFL_HTTP_ADDRESS", environment.get("METISFL_HTTP_ADDRESS", "0.0.0.0:8080")),
             threads=min(int(threads), cpus) if threads else cpus,
+            lease_seconds=int(lease),
             partition_plan=path("METISFL_PARTITION_PLAN"),
             federation_uid=environment.get("METISFL_FEDERATION_UID") or None,
             endpoint_file=path("METISFL_ENDPOINT_FILE"),
             log_format=cast(LogFormat, log_format),
-            log_level=environment.get("METISFL_LOG_LEVEL", "INFO").upper(),
+            log_level=log_level,
         )
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) < 10

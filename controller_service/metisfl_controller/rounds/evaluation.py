@@ -25,14 +25,17 @@ class Mean:
 def weighted_means(reports: Iterable[Report]) -> dict[str, Mean]:
     """For each metric, Σ examples · value / Σ examples over the learners that report it; learners without held-out
     examples have no say."""
-    totals: dict[str, tuple[float, int]] = {}
+    means: dict[str, Mean] = {}
     for report in reports:
         if report.examples <= 0:
             continue
         for name, value in report.metrics.items():
-            total, examples = totals.get(name, (0.0, 0))
-            totals[name] = (total + report.examples * value, examples + report.examples)
-    return {name: Mean(total / examples, examples) for name, (total, examples) in totals.items()}
+            mean = means.get(name, Mean(0.0, 0))
+            examples = mean.examples + report.examples
+            share = report.examples / examples
+            # Exact where all values are equal, as a target may be just that; and the largest floats do not overflow.
+            means[name] = Mean(mean.value + (value * share - mean.value * share), examples)
+    return means
 
 
 @dataclass

@@ -36,7 +36,10 @@ class TaskId:
         if len(parts) != 6:
             raise ValueError(f"not a task id: '{text[:100]}'")
         federation, incarnation, kind, base, learner, attempt = parts
-        return cls(federation, int(incarnation), Kind(kind), int(base), learner, int(attempt))
+        task = cls(federation, int(incarnation), Kind(kind), int(base), learner, int(attempt))
+        if str(task) != text:
+            raise ValueError(f"not a task id: '{text[:100]}'")
+        return task
 
 
 @dataclass(frozen=True)

@@ -36,16 +36,15 @@ class GlobalModel:
             header=pb.DownloadHeader(model_version=self.version, sections=[model_section(self.layout)])
         )
         encoded = await self._encode()
-        if offset % CHUNK_BYTES:
+        first = -(-offset // CHUNK_BYTES)
+        border = min(first * CHUNK_BYTES, self.layout.nbytes)
+        if offset < border:
             # A resumed transfer of a client with other chunk sizes: one odd piece up to the next border.
-            border = min(-(-offset // CHUNK_BYTES) * CHUNK_BYTES, self.layout.nbytes)
             yield frames.encode_chunk(0, offset, self.buffer.data[offset:border])
             sent(border - offset)
-            offset = border
-        for chunk in encoded.chunks[offset // CHUNK_BYTES :]:
+        for number, chunk in enumerate(encoded.chunks[first:], first):
             yield chunk
-            sent(min(CHUNK_BYTES, self.layout.nbytes - offset))
-            offset += CHUNK_BYTES
+            sent(min(CHUNK_BYTES, self.layout.nbytes - number * CHUNK_BYTES))
         yield pb.DownloadResponse(finish=model_pb2.Finish(section_checksums=[encoded.checksum]))
 
     async def _encode(self) -> _Encoded:

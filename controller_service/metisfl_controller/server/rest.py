@@ -68,7 +68,7 @@ def _find(versions: list[StoredVersion], wanted: str, conductor: Conductor) -> S
     if wanted == "latest":
         published = conductor.outcome.published_version if conductor.outcome else None
         return kept.get(max(kept) if published is None else published) or kept[max(kept)]
-    if not wanted.isdigit():
+    if not (wanted.isascii() and wanted.isdigit()):
         raise HTTPException(422, f"'{wanted}' is not a version: give a number or 'latest'")
     if int(wanted) not in kept:
         raise HTTPException(404, f"version {wanted} is not kept; stored versions: {', '.join(map(str, sorted(kept)))}")

@@ -20,10 +20,9 @@ from metisfl.wire.layout import Layout, LayoutError
 from metisfl.wire.limits import MAX_ERROR_CHARACTERS, MAX_HELD_TASKS, PROTOCOL_VERSION
 from metisfl_controller.conductor import Conductor, StreamRefusedError, TaskStream
 from metisfl_controller.rounds.tasks import TaskId
-from metisfl_controller.server.uploads import Upload, UploadError, check_metrics
+from metisfl_controller.server.uploads import Upload, UploadError, check_evaluation
 from metisfl_controller.state.registry import JoinRefusedError, Learner, UnknownLeaseError
 
-HEARTBEAT_SECONDS = 5
 STALLED_SECONDS = 60.0
 """An upload that sends nothing for this long is broken off; it can be resumed."""
 
@@ -75,7 +74,7 @@ class Servicer:
             lease=pb.Lease(
                 id=learner.lease,
                 seconds=int(self._conductor.registry.lease_seconds),
-                heartbeat_seconds=HEARTBEAT_SECONDS,
+                heartbeat_seconds=self._conductor.registry.heartbeat_seconds,
             ),
             parameters=learner.parameters,
             partition=pb.Partition(index=learner.partition, count=self._conductor.registry.plan.count),
@@ -142,7 +141,7 @@ class Servicer:
                 learner.activity = _ACTIVITIES.get(message.heartbeat.activity, "Idle")
                 learner.progress = min(1.0, max(0.0, message.heartbeat.progress))
             case "evaluation":
-                check_metrics(message.evaluation.metrics)
+                check_evaluation(message.evaluation)
                 self._conductor.evaluated(learner, message.evaluation)
             case "failure":
                 message.failure.message = message.failure.message[:MAX_ERROR_CHARACTERS]
@@ -187,6 +186,8 @@ class Servicer:
         if self._conductor.was_accepted(task):
             yield self._receipt(pb.OUTCOME_DUPLICATE, "this task was accepted before")
             return
+        if self._conductor.will_expect(task):
+            await _abort(context, grpc.StatusCode.UNAVAILABLE, "the round has not begun yet; try again")
         if not self._conductor.expects(task):
             yield self._receipt(pb.OUTCOME_LATE, "the round has closed, or the task is not known any more")
             return
@@ -194,13 +195,17 @@ class Servicer:
         try:
             upload = self._conductor.uploads.begin(task, first.header, self._conductor.layout, stream)
         except UploadError as error:
+            self._conductor.rejected(task, str(error))
             yield self._receipt(pb.OUTCOME_REJECTED, str(error))
             return
         except OSError as error:
             await _abort(context, grpc.StatusCode.RESOURCE_EXHAUSTED, f"no room to stage the upload: {error}")
         try:
-            yield pb.UploadResponse(grant=pb.Grant(offsets=[upload.received]))
-            outcome, message = await self._receive(upload, stream, learner, messages)
+            if upload.verdict is None:
+                yield pb.UploadResponse(grant=pb.Grant(offsets=[upload.received]))
+                outcome, message = await self._receive(upload, stream, learner, messages)
+            else:
+                outcome, message = await self._conductor.verified(upload)
             yield self._receipt(outcome, message)
         except UploadError as error:
             await _abort(context, grpc.StatusCode.DATA_LOSS, str(error))

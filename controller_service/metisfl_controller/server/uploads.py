@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
@@ -12,7 +13,7 @@ from metisfl.proto.v1 import controller_pb2 as pb
 from metisfl.proto.v1 import model_pb2
 from metisfl.wire.frames import ChunkFrame
 from metisfl.wire.layout import Layout, LayoutError
-from metisfl.wire.limits import MAX_METRIC_NAME, MAX_METRICS
+from metisfl.wire.limits import MAX_COUNT, MAX_METRIC_NAME, MAX_METRICS
 from metisfl_controller.aggregation.staging import Slot, StagingPool
 from metisfl_controller.rounds.tasks import Kind, TaskId
 from metisfl_controller.server.downloads import MODEL_SECTION
@@ -33,6 +34,8 @@ class Upload:
     received: int = 0
     stream: object = None
     """Whose stream fills it now; another stream for the same task takes over by setting its own."""
+    verdict: asyncio.Task[tuple[pb.Outcome.ValueType, str]] | None = None
+    """Set once the whole has arrived: from then on nothing is written to the slot, whoever asks gets this."""
     hasher: xxhash.xxh3_64 = field(default_factory=xxhash.xxh3_64)
 
     def take(self, chunk: ChunkFrame) -> None:
@@ -69,13 +72,16 @@ class Uploads:
 
     def begin(self, task: TaskId, header: pb.UploadHeader, layout: Layout | None, stream: object) -> Upload:
         """A new upload, or the one that a broken stream left. Raises UploadError, or OSError when there is no room."""
+        upload = self._open.get(task)
+        if upload is not None and upload.verdict is not None:
+            return upload
         declared = _declared_layout(header)
         if layout is not None and declared.digest != layout.digest:
             raise UploadError("the model has another layout: " + "; ".join(layout.difference(declared)))
         _check_report(header.report, task.kind)
-        upload = self._open.get(task)
         if upload is None or upload.layout.digest != declared.digest:
             if upload is not None:
+                upload.stream = None
                 self.drop(upload)
             if self._pool is None or self._pool.nbytes != declared.nbytes:
                 self._pool = self._make_pool(declared.nbytes)
@@ -90,7 +96,8 @@ class Uploads:
 
     def drop(self, upload: Upload) -> None:
         """Free the slot, after which nothing may use its buffer; harmless when that happened before."""
-        if self._open.pop(upload.task, None) is not None:
+        if self._open.get(upload.task) is upload:
+            del self._open[upload.task]
             upload.slot.release()
 
     def stale(self, expected: Callable[[TaskId], bool]) -> list[Upload]:
@@ -116,9 +123,21 @@ def _declared_layout(header: pb.UploadHeader) -> Layout:
 
 
 def _check_report(report: pb.TrainingReport, kind: Kind) -> None:
-    if kind is Kind.TRAIN and not 0 < report.examples < 1 << 53:
-        raise UploadError(f"the report says {report.examples} training examples; FedAvg weighs by them")
+    if kind is Kind.TRAIN and report.examples == 0:
+        raise UploadError("the report says 0 training examples; FedAvg weighs by them")
+    for what, count in (("training examples", report.examples), ("batches", report.batches)):
+        if count > MAX_COUNT:
+            raise UploadError(f"the report says {count} {what}, at most {MAX_COUNT} are taken")
+    if not (np.isfinite(report.seconds) and np.isfinite(report.epochs)):
+        raise UploadError(f"the report says {report.epochs} epochs in {report.seconds} s; give finite numbers")
     check_metrics(report.metrics)
+
+
+def check_evaluation(evaluation: pb.Evaluation) -> None:
+    """Raises UploadError for what can be neither weighed nor displayed."""
+    if evaluation.examples > MAX_COUNT:
+        raise UploadError(f"{evaluation.examples} held-out examples, at most {MAX_COUNT} are taken")
+    check_metrics(evaluation.metrics)
 
 
 def check_metrics(metrics: Iterable[model_pb2.Metric]) -> None:

@@ -61,6 +61,11 @@ class Registry:
             lease_seconds=lease_seconds,
         )
 
+    @property
+    def heartbeat_seconds(self) -> int:
+        """How often learners are asked to speak up: a few times a lease."""
+        return max(1, int(self.lease_seconds / 4))
+
     def join(self, group: str, ordinal: int, framework: str, now: float) -> Learner:
         """A fresh lease for this learner; one it had before ends. Raises JoinRefusedError."""
         learner_id = f"{group}-{ordinal}"

@@ -18,6 +18,9 @@ MAX_MODEL_BYTES = 1 << 40
 
 MAX_METRICS = 64
 MAX_METRIC_NAME = 63
+MAX_COUNT = 1 << 48
+"""Of examples and batches: sums of them stay exact in float64 and fit a database's integers."""
+
 MAX_HELD_TASKS = 16
 MAX_ERROR_CHARACTERS = 4_000
 

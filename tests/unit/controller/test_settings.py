@@ -1,0 +1,126 @@
+"""Settings from the environment, and how many CPUs there really are."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from metisfl_controller.cpus import available_cpus
+from metisfl_controller.settings import Address, Settings, SettingsError
+
+NEEDED = {"METISFL_FEDERATION_FILE": "/f.yaml", "METISFL_STATE_DIR": "/state"}
+
+
+def test_defaults() -> None:
+    settings = Settings.parse(NEEDED)
+    assert (settings.federation_file, settings.state_dir) == (Path("/f.yaml"), Path("/state"))
+    assert settings.grpc_address == Address("0.0.0.0", 50051)
+    assert settings.http_address == Address("0.0.0.0", 8080)
+    assert settings.threads == available_cpus()
+    assert settings.lease_seconds == 20
+    assert (settings.log_format, settings.log_level) == ("json", "INFO")
+    assert settings.partition_plan is settings.federation_uid is settings.endpoint_file is None
+
+
+def test_everything_set() -> None:
+    settings = Settings.parse(
+        {
+            **NEEDED,
+            "METISFL_PARTITION_PLAN": "/plan.json",
+            "METISFL_FEDERATION_UID": "u-1",
+            "METISFL_GRPC_ADDRESS": "127.0.0.1:0",
+            "METISFL_HTTP_ADDRESS": "[::1]:65535",
+            "METISFL_ENDPOINT_FILE": "/ep.json",
+            "METISFL_THREADS": "1",
+            "METISFL_LEASE_SECONDS": "2",
+            "METISFL_LOG_FORMAT": "text",
+            "METISFL_LOG_LEVEL": "debug",
+        }
+    )
+    assert settings == Settings(
+        federation_file=Path("/f.yaml"),
+        state_dir=Path("/state"),
+        grpc_address=Address("127.0.0.1", 0),
+        http_address=Address("::1", 65535),
+        threads=1,
+        lease_seconds=2,
+        partition_plan=Path("/plan.json"),
+        federation_uid="u-1",
+        endpoint_file=Path("/ep.json"),
+        log_format="text",
+        log_level="DEBUG",
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("METISFL_FEDERATION_FILE", ""),
+        ("METISFL_STATE_DIR", ""),
+        ("METISFL_GRPC_ADDRESS", "50051"),
+        ("METISFL_GRPC_ADDRESS", "host:"),
+        ("METISFL_GRPC_ADDRESS", "host:http"),
+        ("METISFL_GRPC_ADDRESS", "host:65536"),
+        ("METISFL_HTTP_ADDRESS", "host:-1"),
+        ("METISFL_HTTP_ADDRESS", "host:²"),
+        ("METISFL_HTTP_ADDRESS", "host:" + "9" * 5000),
+        ("METISFL_THREADS", "0"),
+        ("METISFL_THREADS", "two"),
+        ("METISFL_THREADS", "²"),
+        ("METISFL_LEASE_SECONDS", "1"),
+        ("METISFL_LEASE_SECONDS", "0.5"),
+        ("METISFL_LOG_FORMAT", "xml"),
+        ("METISFL_LOG_LEVEL", "loud"),
+    ],
+)
+def test_bad_settings_are_named(name: str, value: str) -> None:
+    with pytest.raises(SettingsError, match=name):
+        Settings.parse({**NEEDED, name: value})
+
+
+def test_threads_are_at_most_the_cpus_there_are() -> None:
+    assert Settings.parse({**NEEDED, "METISFL_THREADS": "999"}).threads == available_cpus()
+
+
+@pytest.mark.parametrize("text", ["0.0.0.0:1", "[::]:50051", "localhost:80"])
+def test_an_address_reads_as_it_was_written(text: str) -> None:
+    assert str(Address.parse("X", text)) == text
+
+
+# ---- CPUs, from cgroup files as kernels write them
+
+
+@pytest.fixture
+def cpus(monkeypatch: pytest.MonkeyPatch) -> int:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
+    return 8
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("max 100000\n", 8),
+        ("200000 100000\n", 2),
+        ("250000 100000\n", 3),
+        ("5000 100000\n", 1),
+        ("1600000 100000\n", 8),
+        ("nonsense\n", 8),
+    ],
+)
+def test_cgroup_version_2(tmp_path: Path, cpus: int, content: str, expected: int) -> None:
+    (tmp_path / "cpu.max").write_text(content)
+    assert available_cpus(tmp_path) == expected
+
+
+@pytest.mark.parametrize(("quota", "expected"), [("-1", 8), ("400000", 4), ("150000", 2), ("1000", 1), ("x", 8)])
+def test_cgroup_version_1(tmp_path: Path, cpus: int, quota: str, expected: int) -> None:
+    (tmp_path / "cpu").mkdir()
+    (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text(f"{quota}\n")
+    (tmp_path / "cpu" / "cpu.cfs_period_us").write_text("100000\n")
+    assert available_cpus(tmp_path) == expected
+
+
+def test_without_cgroups_affinity_decides(tmp_path: Path, cpus: int) -> None:
+    assert available_cpus(tmp_path / "none") == 8

@@ -1,0 +1,263 @@
+"""Downloads from any offset, and uploads that break, repeat and compete."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import xxhash
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from metisfl.proto.v1 import controller_pb2 as pb
+from metisfl.proto.v1 import model_pb2
+from metisfl.wire import frames
+from metisfl.wire.frames import ChunkFrame
+from metisfl.wire.layout import Buffer, Layout
+from metisfl.wire.limits import CHUNK_BYTES, MAX_COUNT, MAX_METRIC_NAME, MAX_METRICS
+from metisfl_controller.aggregation.staging import StagingPool
+from metisfl_controller.rounds.tasks import Kind, TaskId
+from metisfl_controller.server.downloads import GlobalModel, model_section
+from metisfl_controller.server.uploads import Upload, UploadError, Uploads, check_evaluation
+
+SMALL = Layout.of({"w": np.zeros(5, np.float32)})
+TASK = TaskId("uid", 1, Kind.TRAIN, 3, "a-0", 1)
+INITIALISE = TaskId("uid", 1, Kind.INITIALISE, 0, "a-0", 1)
+
+# ---- downloads
+
+
+def global_model(nbytes: int) -> GlobalModel:
+    layout = Layout.of({"w": np.zeros(nbytes, np.uint8)})
+    content = np.random.default_rng(nbytes).integers(0, 256, nbytes, dtype=np.uint8)
+    return GlobalModel(7, layout, layout.pack({"w": content}))
+
+
+MODELS = {nbytes: global_model(nbytes) for nbytes in (1, CHUNK_BYTES - 1, CHUNK_BYTES, 2 * CHUNK_BYTES + 5)}
+
+
+async def downloaded(model: GlobalModel, offset: int) -> tuple[bytes, int]:
+    """Payload and what was counted as sent; fails on gaps, overlaps and whatever does not belong there."""
+    counted: list[int] = []
+    messages = [message async for message in model.stream(offset, counted.append)]
+    header, finish = messages[0], messages[-1]
+    assert isinstance(header, pb.DownloadResponse)
+    assert header.header.model_version == 7
+    assert list(header.header.sections) == [model_section(model.layout)]
+    assert isinstance(finish, pb.DownloadResponse)
+    assert list(finish.finish.section_checksums) == [xxhash.xxh3_64_intdigest(model.buffer.data)]
+    payload = b""
+    for message in messages[1:-1]:
+        frame = frames.decoder(pb.DownloadResponse)(frames.encode(message))
+        assert isinstance(frame, ChunkFrame)
+        assert frame.offset == offset + len(payload)
+        assert len(frame.data) > 0
+        payload += frame.data
+    return payload, sum(counted)
+
+
+@given(st.sampled_from(sorted(MODELS)), st.floats(0, 1))
+@settings(deadline=None, max_examples=40)
+async def test_a_download_goes_on_from_any_byte(nbytes: int, where: float) -> None:
+    await check_download(nbytes, round(where * nbytes))
+
+
+@pytest.mark.parametrize("nbytes", sorted(MODELS))
+@pytest.mark.parametrize("back", [0, 1, 5, CHUNK_BYTES])
+async def test_a_download_goes_on_near_its_end(nbytes: int, back: int) -> None:
+    """With nothing left to send, only the finish was lost."""
+    await check_download(nbytes, max(0, nbytes - back))
+
+
+async def check_download(nbytes: int, offset: int) -> None:
+    model = MODELS[nbytes]
+    payload, sent = await downloaded(model, offset)
+    assert payload == model.buffer.tobytes()[offset:]
+    assert sent == nbytes - offset
+
+
+async def test_all_learners_get_the_very_same_messages() -> None:
+    model = global_model(2 * CHUNK_BYTES)
+    first = [message async for message in model.stream(0, lambda _: None)]
+    second = [message async for message in model.stream(CHUNK_BYTES, lambda _: None)]
+    assert second[1] is first[2]
+
+
+# ---- uploads
+
+
+def header(layout: Layout = SMALL, **changes: Any) -> pb.UploadHeader:
+    values = {
+        "lease_id": "l",
+        "task_id": str(TASK),
+        "kind": pb.UPLOAD_KIND_MODEL,
+        "base_version": 3,
+        "sections": [model_section(layout)],
+        "report": pb.TrainingReport(examples=10),
+        **changes,
+    }
+    return pb.UploadHeader(**values)
+
+
+@pytest.fixture
+def uploads(tmp_path: Path) -> Uploads:
+    return Uploads(lambda nbytes: StagingPool(tmp_path, nbytes, memory_slots=1))
+
+
+def chunk(offset: int, data: bytes, section: int = 0) -> ChunkFrame:
+    return ChunkFrame(section, offset, memoryview(data))
+
+
+CONTENT = bytes(range(20))
+
+
+def test_an_upload_in_pieces(uploads: Uploads) -> None:
+    upload = uploads.begin(TASK, header(), SMALL, "stream")
+    upload.take(chunk(0, CONTENT[:8]))
+    upload.take(chunk(8, CONTENT[8:]))
+    upload.check_complete(model_pb2.Finish(section_checksums=[xxhash.xxh3_64_intdigest(CONTENT)]))
+    assert upload.slot.buffer.tobytes() == CONTENT
+    assert uploads.of(TASK) is upload
+
+
+@pytest.mark.parametrize(
+    "wrong", [chunk(4, b"x"), chunk(0, b"x"), chunk(8, b"x", section=1), chunk(8, b"x" * 13), chunk(9, b"")]
+)
+def test_only_the_chunk_that_follows_is_taken(uploads: Uploads, wrong: ChunkFrame) -> None:
+    upload = uploads.begin(TASK, header(), SMALL, "stream")
+    upload.take(chunk(0, CONTENT[:8]))
+    with pytest.raises(UploadError, match="expected section 0 at 8"):
+        upload.take(wrong)
+    assert upload.received == 8
+
+
+@pytest.mark.parametrize("checksums", [[], [0], [xxhash.xxh3_64_intdigest(CONTENT)] * 2])
+def test_the_whole_must_fit_its_checksum(uploads: Uploads, checksums: list[int]) -> None:
+    upload = uploads.begin(TASK, header(), SMALL, "stream")
+    upload.take(chunk(0, CONTENT))
+    with pytest.raises(UploadError, match="checksum"):
+        upload.check_complete(model_pb2.Finish(section_checksums=checksums))
+
+
+def test_a_missing_end_is_noticed(uploads: Uploads) -> None:
+    upload = uploads.begin(TASK, header(), SMALL, "stream")
+    upload.take(chunk(0, CONTENT[:19]))
+    with pytest.raises(UploadError, match="19 of 20 bytes"):
+        upload.check_complete(model_pb2.Finish(section_checksums=[xxhash.xxh3_64_intdigest(CONTENT[:19])]))
+
+
+def test_a_broken_upload_goes_on_where_it_was(uploads: Uploads) -> None:
+    first = uploads.begin(TASK, header(), SMALL, "one")
+    first.take(chunk(0, CONTENT[:8]))
+    again = uploads.begin(TASK, header(report=pb.TrainingReport(examples=11)), SMALL, "two")
+    assert again is first
+    assert (again.received, again.stream, again.report.examples) == (8, "two", 11)
+    again.start_again()
+    again.take(chunk(0, CONTENT))
+    again.check_complete(model_pb2.Finish(section_checksums=[xxhash.xxh3_64_intdigest(CONTENT)]))
+
+
+def test_a_slot_is_freed_once_however_often_it_is_dropped(uploads: Uploads) -> None:
+    upload = uploads.begin(TASK, header(), SMALL, "one")
+    for _ in range(3):
+        uploads.drop(upload)
+    other = [uploads.begin(TaskId("uid", 1, Kind.TRAIN, 3, f"a-{i}", 1), header(), SMALL, "s") for i in range(2)]
+    assert [u.slot.in_memory for u in other] == [True, False]
+
+
+def test_an_upload_of_another_layout_takes_the_place_and_not_the_slot(uploads: Uploads) -> None:
+    """Only the initial model can change its mind about the layout; its old stream must not write on."""
+    old = uploads.begin(INITIALISE, header(), None, "one")
+    new = uploads.begin(INITIALISE, header(Layout.of({"v": np.zeros(5, np.float32)})), None, "two")
+    assert new is not old
+    assert old.stream is None
+    uploads.drop(old)
+    assert uploads.of(INITIALISE) is new
+    third = uploads.begin(TASK, header(), SMALL, "three")
+    assert third.slot.buffer is not new.slot.buffer
+
+
+def test_a_judged_upload_is_not_touched_by_another_stream(uploads: Uploads) -> None:
+    upload = uploads.begin(TASK, header(), SMALL, "one")
+    upload.verdict = object()  # type: ignore[assignment]
+    again = uploads.begin(TASK, header(report=pb.TrainingReport(examples=99)), SMALL, "two")
+    assert again is upload
+    assert (again.stream, again.report.examples) == ("one", 10)
+
+
+def test_uploads_that_no_longer_count_are_found(uploads: Uploads) -> None:
+    upload = uploads.begin(TASK, header(), SMALL, "one")
+    assert uploads.stale(lambda task: task == TASK) == []
+    assert uploads.stale(lambda task: False) == [upload]
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"kind": 0}, "upload kind 0"),
+        ({"kind": 9}, "upload kind 9"),
+        ({"sections": []}, "expected one section 'model', got []"),
+        ({"sections": [model_section(SMALL)] * 2}, "expected one section"),
+        ({"sections": [model_pb2.Section(name="residual", encoded_bytes=20)]}, r"got \['residual'\]"),
+        ({"sections": [model_pb2.Section(name="model", codec=5)]}, "codec 5"),
+        ({"sections": [model_pb2.Section(name="model", codec=1)]}, "at least one tensor"),
+        ({"sections": [model_pb2.Section(name="model", codec=1, opaque_bytes=20)]}, "at least one tensor"),
+        (
+            {"sections": [model_pb2.Section(name="model", codec=1, layout=SMALL.to_proto(), encoded_bytes=2**63)]},
+            "declares 9223372036854775808 bytes, its layout has 20",
+        ),
+        ({"sections": [model_section(Layout.of({"v": np.zeros(5)}))]}, "another layout: tensor 'w' is missing"),
+        ({"report": pb.TrainingReport()}, "0 training examples"),
+        ({"report": pb.TrainingReport(examples=2**64 - 1)}, "18446744073709551615 training examples"),
+        ({"report": pb.TrainingReport(examples=1, batches=2**63)}, "batches"),
+        ({"report": pb.TrainingReport(examples=1, seconds=float("nan"))}, "nan s"),
+        ({"report": pb.TrainingReport(examples=1, epochs=float("inf"))}, "inf epochs"),
+        (
+            {"report": pb.TrainingReport(examples=1, metrics=[model_pb2.Metric(name="loss", value=float("nan"))])},
+            "metric 'loss' is nan",
+        ),
+        (
+            {"report": pb.TrainingReport(examples=1, metrics=[model_pb2.Metric(name="x")] * (MAX_METRICS + 1))},
+            "65 metrics",
+        ),
+    ],
+)
+def test_hostile_headers_are_refused(uploads: Uploads, changes: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(UploadError, match=complaint.replace("[]", r"\[\]")):
+        uploads.begin(TASK, header(**changes), SMALL, "stream")
+    assert uploads.stale(lambda _: False) == []
+
+
+@pytest.mark.parametrize(
+    "evaluation",
+    [
+        pb.Evaluation(examples=2**64 - 1),
+        pb.Evaluation(examples=1, metrics=[model_pb2.Metric(name="", value=1)]),
+        pb.Evaluation(examples=1, metrics=[model_pb2.Metric(name="x" * (MAX_METRIC_NAME + 1), value=1)]),
+        pb.Evaluation(examples=1, metrics=[model_pb2.Metric(name="a", value=float("inf"))]),
+    ],
+)
+def test_hostile_evaluations_are_refused(evaluation: pb.Evaluation) -> None:
+    with pytest.raises(UploadError):
+        check_evaluation(evaluation)
+    check_evaluation(pb.Evaluation(examples=MAX_COUNT, metrics=[model_pb2.Metric(name="a", value=-1e300)]))
+
+
+@given(st.lists(st.tuples(st.integers(0, 24), st.binary(max_size=24)), max_size=12))
+def test_whatever_arrives_the_buffer_holds_a_prefix_of_what_was_taken(pieces: list[tuple[int, bytes]]) -> None:
+    buffer: Buffer = np.zeros(20, np.uint8)
+    slot = type("Slot", (), {"buffer": buffer})()
+    upload = Upload(TASK, SMALL, slot, pb.TrainingReport())
+    taken = b""
+    for offset, data in pieces:
+        try:
+            upload.take(chunk(offset, data))
+        except UploadError:
+            continue
+        assert offset == len(taken)
+        taken += data
+    assert upload.received == len(taken) <= 20
+    assert buffer.tobytes()[: len(taken)] == taken
+    assert not buffer[len(taken) :].any()
