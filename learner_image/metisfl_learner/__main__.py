@@ -22,6 +22,7 @@ def main() -> int:
     except SettingsError as error:
         for problem in error.problems:
             print(f"metisfl_learner: {problem}", file=sys.stderr)
+        _explain(error.termination_log, str(error))
         return ExitCode.SETTINGS
     logs.configure(settings.log_format, settings.log_level)
     worker = Worker()

@@ -252,9 +252,10 @@ class Jobs:
 
     async def _fail(self, job: _Job, error: LearnerError) -> None:
         message = f"{error} (task of round {job.task.round})"
+        job.log.error("the learner's code failed: %s", error, exc_info=error.__cause__)
         self._outbox.put(_failure(job.task, message))
         await self._outbox.sent(FAILURE_SECONDS)
-        raise FatalError(ExitCode.LEARNER_FAILED, message) from error
+        raise FatalError(ExitCode.LEARNER_FAILED, message)
 
 
 def _failure(task: pb.Task, message: str) -> pb.LearnerMessage:

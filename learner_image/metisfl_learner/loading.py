@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import logging
 import traceback
 from pathlib import Path
 from types import ModuleType
 
 from metisfl_learner.exits import ExitCode, FatalError
 from metisfl_learner.learner import Learner, LearnerContext
-
-log = logging.getLogger(__name__)
 
 
 class EntrypointError(FatalError):
@@ -43,7 +40,6 @@ def construct(entrypoint: str, learner_class: type[Learner], context: LearnerCon
     try:
         return learner_class(context)
     except BaseException as error:
-        log.debug("constructor raised", exc_info=True)
         raise EntrypointError(f"entrypoint {entrypoint}: the constructor raised {explain(error)}") from error
 
 
@@ -64,15 +60,14 @@ def _import(entrypoint: str, module_name: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name is not None and (module_name == error.name or module_name.startswith(f"{error.name}.")):
             raise EntrypointError(
-                f"entrypoint {entrypoint}: there is no module '{error.name}'; it must be in the learner image "
-                "or in the ConfigMap that learner.sourceRef names"
+                f"entrypoint {entrypoint}: there is no module '{error.name}'; in a cluster it must be in the learner "
+                "image or in learner.sourceRef's ConfigMap, locally beside the Federation's file"
             ) from error
         raise EntrypointError(
             f"entrypoint {entrypoint}: importing {module_name} needs the module '{error.name}', "
-            "which is not installed in the learner image"
+            "which is not installed (in a cluster: in the learner image)"
         ) from error
     except BaseException as error:
-        log.debug("import raised", exc_info=True)
         raise EntrypointError(f"entrypoint {entrypoint}: importing {module_name} raised {explain(error)}") from error
 
 

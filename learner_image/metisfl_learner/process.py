@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from importlib.metadata import version
 
 import grpc.aio
 
-from metisfl import logs
+from metisfl import __version__, logs
 from metisfl.proto.v1 import controller_pb2 as pb
 from metisfl.proto.v1 import model_pb2
 from metisfl.wire.limits import MAX_ERROR_CHARACTERS, PROTOCOL_VERSION
@@ -52,7 +51,7 @@ async def _learn(settings: Settings, worker: Worker) -> None:
         try:
             learner_class = await worker.run(lambda: load_class(settings.entrypoint))
         except EntrypointError as error:
-            log.error("%s", error)
+            log.error("%s", error, exc_info=error.__cause__)
             await _report(client, _join_request(settings, "unknown"), error)
             raise
         session = Session(
@@ -66,8 +65,15 @@ async def _learn(settings: Settings, worker: Worker) -> None:
         error_text = ""
         try:
             await session.run()
+        except EntrypointError as error:
+            log.error("%s", error, exc_info=error.__cause__)
+            error_text = error.message
+            raise
         except FatalError as error:
             error_text = error.message
+            raise
+        except Exception as error:
+            error_text = f"unexpected {type(error).__name__}: {error}"
             raise
         except asyncio.CancelledError:
             log.info("stopping: asked to end")
@@ -83,7 +89,7 @@ def _join_request(settings: Settings, framework: str) -> pb.JoinRequest:
         group=settings.group,
         ordinal=settings.ordinal,
         framework=framework,
-        software_version=version("metisfl-operator"),
+        software_version=__version__,
         codecs=[model_pb2.CODEC_FLOAT32],
     )
 

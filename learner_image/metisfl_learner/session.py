@@ -64,7 +64,8 @@ class Session:
                 if self._jobs is not None:
                     self._jobs.cancel_all()
         except BaseExceptionGroup as errors:
-            raise errors.exceptions[0] from None
+            error = errors.exceptions[0]
+            raise error from error.__cause__
         finally:
             # The learner's code only learns from this that nobody waits for it.
             if self._jobs is not None:

@@ -16,9 +16,10 @@ CONNECT_DEADLINE_SECONDS = 300.0
 class SettingsError(ValueError):
     """Environment variables that are missing or wrong; `problems` holds one line for each."""
 
-    def __init__(self, problems: list[str]) -> None:
+    def __init__(self, problems: list[str], termination_log: Path | None) -> None:
         super().__init__("; ".join(problems))
         self.problems = tuple(problems)
+        self.termination_log = termination_log
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ class Settings:
             log_level=reader.one_of("METISFL_LOG_LEVEL", "INFO", *logging.getLevelNamesMapping()),
         )
         if reader.problems:
-            raise SettingsError(reader.problems)
+            raise SettingsError(reader.problems, settings.termination_log)
         return settings
 
 

@@ -5,7 +5,6 @@ Nothing here knows of connections.
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -32,7 +31,6 @@ from metisfl_learner.learner import (
 from metisfl_learner.loading import EntrypointError, construct, explain
 
 T = TypeVar("T")
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -131,5 +129,4 @@ def _call(source: str, call: Callable[[], T]) -> T:
     except TaskCancelled:
         raise
     except BaseException as error:
-        log.error("%s raised", source, exc_info=True)
         raise LearnerError(f"{source} raised {explain(error)}") from error

@@ -103,6 +103,7 @@ async def test_code_that_raises_is_reported_with_its_line(controller: Any, launc
     for text in (failure.message, leave.error, output, explanation.read_text()):
         assert "train() raised RuntimeError: no such ward (mine.py, line 13, in train)" in text
         assert "round 3" in text
+    assert "raise RuntimeError('no such ward')" in output, "the traceback is in the log"
 
 
 async def test_result_of_nan_is_reported(controller: Any, launch: Any) -> None:
@@ -149,9 +150,17 @@ async def test_refused_join(controller: Any, launch: Any, tmp_path: Path) -> Non
     assert "no learner group 'silo'" in explanation.read_text()
 
 
-async def test_wrong_settings(launch: Any) -> None:
-    process = launch("no-port", "mine:Mine", METISFL_LEARNER_ORDINAL="x", METISFL_LOG_FORMAT="xml")
+async def test_wrong_settings(launch: Any, tmp_path: Path) -> None:
+    explanation = tmp_path / "termination-log"
+    process = launch(
+        "no-port",
+        "mine:Mine",
+        METISFL_LEARNER_ORDINAL="x",
+        METISFL_LOG_FORMAT="xml",
+        METISFL_TERMINATION_LOG=str(explanation),
+    )
     status, output = await process.finish()
+    assert "METISFL_CONTROLLER is 'no-port'" in explanation.read_text()
     assert status == 2
     assert "METISFL_CONTROLLER is 'no-port'; it must be host:port" in output
     assert "METISFL_LEARNER_ORDINAL is 'x'" in output
