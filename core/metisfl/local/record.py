@@ -24,6 +24,9 @@ class RunRecord(BaseModel):
     final: bool
     """Whether the federation itself came to its end; otherwise the run can be resumed."""
 
+    ending: str
+    """Why the run ended, in words."""
+
     federation_yaml: str
     document: FederationDocument
     rounds: Sequence[RoundDocument]

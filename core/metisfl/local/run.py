@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from metisfl.api import FederationState
+from metisfl.api import FederationDocument, FederationState
 from metisfl.local.folder import RunFolder
 from metisfl.local.interrupts import Interrupted, Interrupts
 from metisfl.local.outcome import FailedProcess, Outcome
@@ -48,6 +48,7 @@ def run_federation(
     restarts: dict[str, int] = {}
     findings: Findings | None = None
     failure: _Failure | None = None
+    session: Session | None = None
     with Interrupts() as interrupts, closing(display):
         try:
             display.open(federation, str(folder.root))
@@ -63,13 +64,15 @@ def run_federation(
                     group.stop(limits.stop, lambda: interrupts.impatient)
             return _conclude(folder, findings, failure, restarts, time.monotonic() - began, write_report)
         except Interrupted as interrupt:
+            latest = session.latest if session else None
             return Outcome(
                 complete=False,
                 final=False,
                 reason="Interrupted",
                 message=f"stopped by {interrupt}",
-                rounds=0,
+                rounds=latest.committed_rounds if latest else 0,
                 seconds=time.monotonic() - began,
+                metrics=_metrics(latest) if latest else {},
                 interrupted=True,
             )
 
@@ -106,8 +109,10 @@ def _conclude(
             failed_process=failure.process if failure else None,
         )
     document = findings.document
+    failed = failure if not document.state.final else None
     record = RunRecord(
         final=document.state.final,
+        ending=failed.message if failed else document.message or document.reason,
         federation_yaml=folder.federation.read_text(encoding="utf-8"),
         document=document,
         rounds=findings.rounds,
@@ -119,16 +124,19 @@ def _conclude(
     )
     folder.summary.write_text(record.model_dump_json(by_alias=True, indent=2), encoding="utf-8")
     write_report(record, folder.report)
-    failed = failure is not None and not document.state.final
     return Outcome(
         complete=document.state is FederationState.COMPLETE,
         final=document.state.final,
         reason="ProcessFailed" if failed else document.reason,
-        message=failure.message if failure and failed else document.message,
+        message=failed.message if failed else document.message,
         rounds=document.committed_rounds,
         seconds=seconds,
-        metrics={metric.name: metric.value for metric in document.metrics},
+        metrics=_metrics(document),
         model=findings.model,
         report=folder.report,
-        failed_process=failure.process if failure and failed else None,
+        failed_process=failed.process if failed else None,
     )
+
+
+def _metrics(document: FederationDocument) -> dict[str, float]:
+    return {metric.name: metric.value for metric in document.metrics}

@@ -81,6 +81,8 @@ class Session:
         self._limits = limits
         self._client: ControllerClient | None = None
         self._learners: list[str] = []
+        self.latest: FederationDocument | None = None
+        """What the controller said last."""
 
     def start(self) -> None:
         """Start the controller, and the learners once it listens."""
@@ -183,9 +185,10 @@ class Session:
     def _document(self) -> FederationDocument | None:
         assert self._client is not None
         try:
-            return self._client.federation()
+            self.latest = self._client.federation()
         except UnreachableError:
             return None
+        return self.latest
 
     def _rounds(self, document: FederationDocument, known: list[RoundDocument]) -> list[RoundDocument]:
         assert self._client is not None

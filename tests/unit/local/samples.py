@@ -109,6 +109,7 @@ def record(count: int = 12, state: FederationState = FederationState.COMPLETE, m
     done = rounds(count)
     return RunRecord(
         final=state.final,
+        ending=message,
         federation_yaml=YAML,
         document=federation_document(done, state, message),
         rounds=done,

@@ -43,8 +43,7 @@ def verdict(record: RunRecord) -> tuple[str, str]:
     """A word (complete, failed, unfinished) and the sentence that explains it."""
     document = record.document
     word = {FederationState.COMPLETE: "complete", FederationState.FAILED: "failed"}.get(document.state, "unfinished")
-    why = document.message or document.reason or f"stopped while {document.state.value}"
-    return word, why
+    return word, record.ending
 
 
 def subtitle(federation: Federation) -> str:
