@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import threadpoolctl
 
 from metisfl.proto.v1 import controller_pb2 as pb
 from metisfl.wire import frames
@@ -17,7 +16,6 @@ from metisfl_learner.checks import LearnerError
 from metisfl_learner.learner import Progress
 from metisfl_learner.loading import EntrypointError
 from metisfl_learner.work import Trainee, evaluate, initialise, prepare, train
-from metisfl_learner.worker import Worker
 
 TASK = pb.Task(
     task_id="t",
@@ -215,20 +213,3 @@ def test_training_time_is_measured(make_context: Context) -> None:
 
     trainee = ready(make_context, train=slow)
     assert 0.05 <= train(trainee, TASK, model_of(trainee), Progress()).report.seconds < 5
-
-
-async def test_libraries_use_as_many_threads_as_allowed(make_context: Context) -> None:
-    """Measured where it counts: in the learner's thread, while it trains."""
-    seen: list[int] = []
-
-    class Counting(Plain):
-        def train(self, weights: Any, task: Any) -> Any:
-            seen.extend(pool["num_threads"] for pool in threadpoolctl.threadpool_info())
-            return TrainingResult(GOOD, 10)
-
-    with threadpoolctl.threadpool_limits(limits=2):
-        worker = Worker()
-        trainee = await worker.run(lambda: prepare("mine:Counting", Counting, make_context()))
-        await worker.run(lambda: train(trainee, TASK, model_of(trainee), Progress()))
-    assert seen
-    assert set(seen) == {1}
