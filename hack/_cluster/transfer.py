@@ -33,11 +33,16 @@ def pipe(producer: Sequence[Argument], consumer: Sequence[Argument], name: str, 
         _Process(consumer, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as sink,
         _deadline(source, sink),
     ):
-        # When one side dies, its own exit code and words say more than the broken stream here.
-        with contextlib.suppress(BrokenPipeError, tarfile.ReadError), sink.input as out, source.output as archive:
-            convert(archive, out, name, present)
-        source.must_succeed()
-        sink.must_succeed()
+        broken: Exception | None = None
+        try:
+            with sink.input as out, source.output as archive:
+                convert(archive, out, name, present)
+        except (OSError, tarfile.TarError) as error:
+            broken = error
+        # When one side has failed, the other may only complain about the stream, so both are heard.
+        failures = [failure for process in (source, sink) if (failure := process.failure())]
+        if failures or broken:
+            raise ClusterError("\n".join(failures) or f"the archive of {name} could not be read: {broken}") from broken
 
 
 def convert(docker_archive: IO[bytes], oci_archive: IO[bytes], name: str, present: Collection[str]) -> None:
@@ -141,13 +146,13 @@ class _Process:
     def kill(self) -> None:
         self._process.kill()
 
-    def must_succeed(self) -> None:
+    def failure(self) -> str | None:
+        """Wait for the end, and say how the command failed if it did."""
         code = self._process.wait()
-        if code:
-            self._words.seek(0)
-            raise ClusterError(
-                f"`{self._name}` ended with {code}:\n{tail(self._words.read().decode(errors='replace'))}"
-            )
+        if not code:
+            return None
+        self._words.seek(0)
+        return f"`{self._name}` ended with {code}:\n{tail(self._words.read().decode(errors='replace'))}"
 
 
 @contextlib.contextmanager
