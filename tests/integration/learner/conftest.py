@@ -23,7 +23,7 @@ from metisfl.wire import frames, rpc
 from metisfl.wire.frames import ChunkFrame
 from metisfl.wire.layout import Buffer, Layout
 
-WAIT_SECONDS = 20.0
+WAIT_SECONDS = 40.0
 
 
 @dataclass

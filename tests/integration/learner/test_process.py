@@ -82,7 +82,7 @@ async def test_sigterm_in_mid_training_leaves_at_once(controller: Any, launch: A
     assert (await controller.next_leave()).error == ""
     status, _ = await process.finish()
     assert status == 0
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 10
 
 
 async def test_code_that_raises_is_reported_with_its_line(controller: Any, launch: Any, tmp_path: Path) -> None:
