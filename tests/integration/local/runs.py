@@ -127,10 +127,8 @@ class Starter:
             "PYTHONPATH": self.python_path,
             "FAKE_PLAN": json.dumps(plan or {}),
             "METISFL_STATE_DIR": "/nowhere",
-            "OMP_NUM_THREADS": "",
-            "MPLCONFIGDIR": os.environ.get("MPLCONFIGDIR", str(self.folder / "matplotlib")),
         }
-        environment.pop("OMP_NUM_THREADS")
+        environment.pop("OMP_NUM_THREADS", None)
         process = subprocess.Popen(
             [sys.executable, "-m", "metisfl", "run", str(self.file), "--output", output, *options],
             cwd=self.folder,

@@ -93,6 +93,7 @@ def test_a_learner_killed_in_mid_round_rejoins_and_the_federation_completes(star
     nothing_runs(run)
 
 
+@pytest.mark.slow
 def test_a_controller_killed_in_mid_round_goes_on_at_its_last_commit(start_real: Starter) -> None:
     run = start_real("--json")
     eventually(lambda: training(run, "silo-a-1", after_round=2), "the third round", 60)
@@ -107,6 +108,7 @@ def test_a_controller_killed_in_mid_round_goes_on_at_its_last_commit(start_real:
     nothing_runs(run)
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_resumes_where_it_was(start_real: Starter) -> None:
     run = start_real("--json")
     eventually(lambda: training(run, "silo-b-0", after_round=2), "the third round", 60)
@@ -125,8 +127,8 @@ def test_an_interrupted_run_resumes_where_it_was(start_real: Starter) -> None:
     ("override", "said"),
     [
         ("learner.entrypoint=no_such_module:Learner", "no module 'no_such_module'"),
-        ("learner.entrypoint=line_learner:Lerner", "Lerner"),
-        ("learner.parameters.fails_in_round=2", "these points lie on no line"),
+        pytest.param("learner.entrypoint=line_learner:Lerner", "Lerner", marks=pytest.mark.slow),
+        pytest.param("learner.parameters.fails_in_round=2", "these points lie on no line", marks=pytest.mark.slow),
         ("learnerGroups.silo-b.parameters={width: '2'}", "slope"),
     ],
     ids=["module", "class", "training", "shape"],
