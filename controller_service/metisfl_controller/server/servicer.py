@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 from typing import NoReturn, TypeAlias, TypeVar
 
 import grpc
+from google.protobuf.message import DecodeError
 
 from metisfl.logs import ContextLogger
 from metisfl.proto.v1 import controller_pb2 as pb
@@ -133,6 +134,8 @@ class Servicer:
                 self._take(self._conductor.registry.holder(lease, self._conductor.clock()), message)
         except (UnknownLeaseError, UploadError) as error:
             end = error
+        except DecodeError as error:
+            end = UploadError(str(error))
         stream.outbox.put_nowait(end)
 
     def _take(self, learner: Learner, message: pb.LearnerMessage) -> None:
@@ -281,6 +284,8 @@ async def _first(messages: AsyncIterator[M], context: Context) -> M:
             return await anext(messages)
     except (StopAsyncIteration, TimeoutError):
         await _abort(context, grpc.StatusCode.INVALID_ARGUMENT, "the stream ended or stalled before its first message")
+    except DecodeError as error:
+        await _abort(context, grpc.StatusCode.INVALID_ARGUMENT, str(error))
 
 
 async def _abort(context: Context, code: grpc.StatusCode, message: str) -> NoReturn:

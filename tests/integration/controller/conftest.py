@@ -1,0 +1,385 @@
+"""A controller on loopback, in this process or as a process of its own, and learners played by the test."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import grpc
+import grpc.aio
+import httpx
+import numpy as np
+import pytest
+
+from metisfl.proto.v1 import controller_pb2 as pb
+from metisfl.proto.v1 import model_pb2
+from metisfl.wire import frames, rpc
+from metisfl.wire.layout import Buffer, Layout
+
+# Where the controller keeps its kernels, too; numba reads this once.
+os.environ.setdefault("NUMBA_CACHE_DIR", str(Path(tempfile.gettempdir()) / f"metisfl-kernels-{os.getuid()}"))
+
+WAIT_SECONDS = 30.0
+
+Arrays = Mapping[str, np.ndarray]
+
+
+def federation(**spec: Any) -> dict[str, Any]:
+    """Two learners a-0 and a-1, and short deadlines, unless said otherwise."""
+    return {
+        "apiVersion": "metisfl.dev/v1alpha1",
+        "kind": "Federation",
+        "metadata": {"name": "test"},
+        "spec": {
+            "learner": {"entrypoint": "any:Class", "parameters": {"data": "digits"}},
+            "learnerGroups": [{"name": "a", "replicas": 2}],
+            "termination": {"maxRounds": 2},
+            **spec,
+        },
+    }
+
+
+async def until(condition: Callable[[], Any]) -> Any:
+    """The first true value of a condition."""
+    async with asyncio.timeout(WAIT_SECONDS):
+        while not (value := condition()):  # noqa: ASYNC110 - files and processes tell nobody
+            await asyncio.sleep(0.01)
+        return value
+
+
+# ---- learners
+
+
+@dataclass
+class Uploading:
+    """An Upload call: what the learner sends is the test's business, message by message."""
+
+    call: Any
+
+    async def send(self, *messages: pb.UploadRequest | bytes) -> None:
+        """What cannot be written any more is left: why is in the reply, or in the call's code."""
+        with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
+            for message in messages:
+                await asyncio.wait_for(self.call.write(message), WAIT_SECONDS)
+
+    async def reply(self) -> pb.UploadResponse:
+        """Raises AioRpcError when the call failed."""
+        reply = await asyncio.wait_for(self.call.read(), WAIT_SECONDS)
+        assert reply is not grpc.aio.EOF, "the call ended without a reply"
+        return reply
+
+    async def content(self, buffer: Buffer, start: int = 0, stop: int | None = None) -> None:
+        for message in frames.encode_section(0, buffer.data[:stop], start):
+            await self.send(message)
+
+    async def finish(self, checksum: int) -> None:
+        await self.send(pb.UploadRequest(finish=model_pb2.Finish(section_checksums=[checksum])))
+
+    async def code(self) -> grpc.StatusCode:
+        return await asyncio.wait_for(self.call.code(), WAIT_SECONDS)
+
+    def break_off(self) -> None:
+        self.call.cancel()
+
+
+@dataclass
+class Player:
+    """A learner in the hands of a test. `arrays` is its model; names in `frozen` are not trainable."""
+
+    channel: grpc.aio.Channel
+    group: str
+    ordinal: int
+    arrays: Arrays
+    frozen: Sequence[str] = ()
+    lease: str = ""
+    tasks: Any = None
+
+    @property
+    def id(self) -> str:
+        return f"{self.group}-{self.ordinal}"
+
+    @property
+    def layout(self) -> Layout:
+        return Layout.of(self.arrays, self.frozen)
+
+    async def join(self, **changes: Any) -> pb.JoinResponse:
+        values = {
+            "protocol_version": 1,
+            "group": self.group,
+            "ordinal": self.ordinal,
+            "framework": "numpy",
+            "codecs": [model_pb2.CODEC_FLOAT32],
+            **changes,
+        }
+        response = await rpc.JOIN.stub(self.channel)(pb.JoinRequest(**values), timeout=WAIT_SECONDS)
+        self.lease = response.lease.id
+        return response
+
+    async def open(self, held: Sequence[str] = (), running: str = "", **changes: Any) -> None:
+        """Open the task stream with this learner's model."""
+        values = {
+            "lease_id": self.lease,
+            "train_examples": 10,
+            "test_examples": 5,
+            "layout": self.layout.to_proto(),
+            "held_tasks": held,
+            "running_task": running,
+            **changes,
+        }
+        self.tasks = rpc.TASKS.stub(self.channel)()
+        await self.tell(pb.LearnerMessage(ready=pb.Ready(**values)))
+
+    async def enter(self, held: Sequence[str] = (), running: str = "") -> None:
+        await self.join()
+        await self.open(held, running)
+
+    async def tell(self, message: pb.LearnerMessage) -> None:
+        await asyncio.wait_for(self.tasks.write(message), WAIT_SECONDS)
+
+    async def receive(self) -> pb.Task:
+        """The next task. Raises AioRpcError when the stream failed, StopAsyncIteration when it ended."""
+        task = await asyncio.wait_for(self.tasks.read(), WAIT_SECONDS)
+        if task is grpc.aio.EOF:
+            raise StopAsyncIteration
+        return task
+
+    async def task(self, kind: str) -> pb.Task:
+        """The next task but for WAITs; it must be of this kind."""
+        while (task := await self.receive()).kind == pb.TASK_KIND_WAIT:
+            pass
+        assert pb.TaskKind.Name(task.kind) == f"TASK_KIND_{kind}", task
+        return task
+
+    async def evaluate(self, task: pb.Task, examples: int = 5, **metrics: float) -> None:
+        await self.tell(
+            pb.LearnerMessage(
+                evaluation=pb.Evaluation(
+                    task_id=task.task_id,
+                    model_version=task.model_version,
+                    examples=examples,
+                    metrics=[model_pb2.Metric(name=name, value=value) for name, value in metrics.items()],
+                )
+            )
+        )
+
+    def header(self, task: pb.Task, examples: int = 10, **changes: Any) -> pb.UploadRequest:
+        layout = self.layout
+        section = model_pb2.Section(
+            name="model", layout=layout.to_proto(), codec=model_pb2.CODEC_FLOAT32, encoded_bytes=layout.nbytes
+        )
+        values = {
+            "lease_id": self.lease,
+            "task_id": task.task_id,
+            "kind": pb.UPLOAD_KIND_MODEL,
+            "base_version": task.model_version,
+            "sections": [section],
+            "report": pb.TrainingReport(examples=examples, metrics=[model_pb2.Metric(name="loss", value=0.5)]),
+            **changes,
+        }
+        return pb.UploadRequest(header=pb.UploadHeader(**values))
+
+    def upload_call(self) -> Uploading:
+        return Uploading(rpc.UPLOAD.stub(self.channel)())
+
+    async def upload(self, task: pb.Task, arrays: Arrays | None = None, **header: Any) -> pb.Receipt:
+        """A whole upload, from where the controller wants it."""
+        buffer = self.layout.pack(self.arrays if arrays is None else arrays)
+        call = self.upload_call()
+        await call.send(self.header(task, **header))
+        reply = await call.reply()
+        if reply.HasField("grant"):
+            await call.content(buffer, reply.grant.offsets[0])
+            await call.finish(frames.checksum(buffer.data))
+            reply = await call.reply()
+        return reply.receipt
+
+    async def delivers(self, task: pb.Task, arrays: Arrays | None = None, **header: Any) -> None:
+        receipt = await self.upload(task, arrays, **header)
+        assert receipt.outcome == pb.OUTCOME_ACCEPTED, receipt
+
+    async def download(self, version: int, offset: int = 0, **changes: Any) -> Buffer:
+        """The bytes from `offset` on, checked against the header and the chunks' positions."""
+        request = pb.DownloadRequest(
+            **{
+                "lease_id": self.lease,
+                "model_version": version,
+                "codec": model_pb2.CODEC_FLOAT32,
+                "offsets": [offset],
+                **changes,
+            }
+        )
+        buffer, position = self.layout.allocate(), offset
+        async for part in rpc.DOWNLOAD.stub(self.channel)(request, timeout=WAIT_SECONDS):
+            if isinstance(part, frames.ChunkFrame):
+                assert part.offset == position
+                buffer[position : position + len(part.data)] = np.frombuffer(part.data, np.uint8)
+                position += len(part.data)
+            elif part.HasField("finish") and offset == 0:
+                assert list(part.finish.section_checksums) == [frames.checksum(buffer.data)]
+        assert position == self.layout.nbytes
+        return buffer
+
+    async def model(self, version: int) -> dict[str, np.ndarray]:
+        return self.layout.views(await self.download(version))
+
+    async def leave(self, error: str = "") -> None:
+        await rpc.LEAVE.stub(self.channel)(pb.LeaveRequest(lease_id=self.lease, error=error), timeout=WAIT_SECONDS)
+
+    def hang_up(self) -> None:
+        self.tasks.cancel()
+
+
+MODEL: Arrays = {"w": np.zeros((3, 4), np.float32), "steps": np.array(0), "none": np.zeros((0, 2))}
+
+
+@dataclass
+class Table:
+    """Where a controller listens, and the players at it."""
+
+    grpc: str
+    http: str
+    channels: list[grpc.aio.Channel] = field(default_factory=list)
+
+    def player(self, name: str, arrays: Arrays = MODEL, frozen: Sequence[str] = ("steps",)) -> Player:
+        """A learner on a connection of its own; `name` is its id."""
+        group, _, ordinal = name.rpartition("-")
+        channel = grpc.aio.insecure_channel(self.grpc, options=rpc.CHANNEL_OPTIONS)
+        self.channels.append(channel)
+        return Player(channel, group, int(ordinal), arrays, frozen)
+
+    async def get(self, path: str) -> httpx.Response:
+        async with httpx.AsyncClient(base_url=f"http://{self.http}", timeout=WAIT_SECONDS) as client:
+            return await client.get(path)
+
+    async def status(self) -> dict[str, Any]:
+        return (await self.get("/v1/federation")).json()
+
+    async def until_status(self, condition: Callable[[dict[str, Any]], Any]) -> dict[str, Any]:
+        async with asyncio.timeout(WAIT_SECONDS):
+            while not condition(status := await self.status()):  # noqa: ASYNC110 - REST is polled
+                await asyncio.sleep(0.02)
+            return status
+
+    async def close(self) -> None:
+        for channel in self.channels:
+            await channel.close()
+
+
+# ---- controllers
+
+
+def environment(folder: Path, spec: dict[str, Any], **settings: str) -> dict[str, str]:
+    (folder / "federation.json").write_text(json.dumps(federation(**spec)))
+    return {
+        "METISFL_FEDERATION_FILE": str(folder / "federation.json"),
+        "METISFL_STATE_DIR": str(folder / "state"),
+        "METISFL_GRPC_ADDRESS": "127.0.0.1:0",
+        "METISFL_HTTP_ADDRESS": "127.0.0.1:0",
+        "METISFL_ENDPOINT_FILE": str(folder / "endpoints.json"),
+        "METISFL_LOG_FORMAT": "text",
+        **settings,
+    }
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Callable[..., Any]:
+    """`async with served(**spec) as table`: the whole service, in this process."""
+    from metisfl.logs import logger
+    from metisfl_controller.service import serve
+    from metisfl_controller.settings import Settings
+
+    @asynccontextmanager
+    async def run(lease_seconds: int = 20, **spec: Any) -> AsyncIterator[Table]:
+        settings = Settings.parse(environment(tmp_path, spec, METISFL_LEASE_SECONDS=str(lease_seconds)))
+        stop, endpoints = asyncio.Event(), tmp_path / "endpoints.json"
+        endpoints.unlink(missing_ok=True)
+        service = asyncio.create_task(serve(settings, logger("metisfl.controller"), stop))
+        await until(lambda: endpoints.exists() or service.done())
+        if service.done():
+            service.result()
+        table = Table(**json.loads(endpoints.read_text()))
+        try:
+            yield table
+        finally:
+            await table.close()
+            stop.set()
+            await asyncio.wait_for(service, WAIT_SECONDS)
+
+    return run
+
+
+@dataclass
+class ControllerProcess:
+    """`python -m metisfl_controller` on one state directory; it may be started again and again."""
+
+    folder: Path
+    environment: dict[str, str]
+    process: subprocess.Popen[bytes] | None = None
+    tables: list[Table] = field(default_factory=list)
+
+    async def start(self) -> Table:
+        endpoints = self.folder / "endpoints.json"
+        endpoints.unlink(missing_ok=True)
+        with (self.folder / "log").open("ab") as log:
+            self.process = subprocess.Popen(  # noqa: ASYNC220 - returns at once
+                [sys.executable, "-m", "metisfl_controller"],
+                env={"PATH": os.environ["PATH"], **self.environment},
+                stderr=log,
+                start_new_session=True,
+            )
+        await until(lambda: endpoints.exists() or self.process.poll() is not None)
+        assert self.process.poll() is None, self.log
+        self.tables.append(table := Table(**json.loads(endpoints.read_text())))
+        return table
+
+    async def kill(self) -> None:
+        await self.stop(signal.SIGKILL)
+
+    async def stop(self, signum: int = signal.SIGTERM) -> int:
+        """Signal the process and return its exit status."""
+        assert self.process is not None
+        self.process.send_signal(signum)
+        return await until_exit(self.process)
+
+    @property
+    def log(self) -> str:
+        return (self.folder / "log").read_text()
+
+
+async def until_exit(process: subprocess.Popen[bytes]) -> int:
+    await until(lambda: process.poll() is not None)
+    assert process.returncode is not None
+    return process.returncode
+
+
+@pytest.fixture
+async def controller(tmp_path: Path) -> AsyncIterator[Callable[..., ControllerProcess]]:
+    """`controller(**spec)` makes one, `await .start()` starts it; what still runs at the end is killed."""
+    made: list[ControllerProcess] = []
+
+    def make(**spec: Any) -> ControllerProcess:
+        made.append(one := ControllerProcess(tmp_path, environment(tmp_path, spec)))
+        return one
+
+    yield make
+    for one in made:
+        for table in one.tables:
+            await table.close()
+        if one.process is not None and one.process.poll() is None:
+            await one.kill()
+
+
+@pytest.fixture
+def settings_of(tmp_path: Path) -> Callable[..., dict[str, str]]:
+    """The environment of a controller for a federation in this test's folder."""
+    return lambda spec=None, **settings: environment(tmp_path, spec or {}, **settings)
