@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from _cluster import housekeeping, images, lifecycle, machine
+from _cluster import housekeeping, images, lifecycle, machine, node
 from _cluster.errors import ClusterError
 from _cluster.home import DEFAULT_HOME, Home
 
@@ -45,7 +45,7 @@ def _execute(options: argparse.Namespace, home: Home) -> int:
             machine.require_suitable_machine()
             with lifecycle.exclusively(home):
                 images.build(home, options.name, options.dockerfile, options.context, options.argument, os.environ)
-                images.load(home, options.name)
+                node.load(home, options.name)
         case "crd-server":
             lifecycle.start_crd_server(home, os.environ)
             print(home.kubeconfig("crd-server"))

@@ -1,13 +1,11 @@
-"""Build images with buildah and load them into the cluster's containerd."""
+"""Build images with buildah, and the base image that they stand on."""
 
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from _cluster import components, machine, transfer
-from _cluster.errors import ClusterError
+from _cluster import machine
 from _cluster.home import Home
-from _cluster.processes import Processes
 from _cluster.shell import Argument, run, run_visibly, step
 
 BASE = "docker.io/library/python:3.11-slim"
@@ -32,23 +30,6 @@ def build(
         run_visibly(*command, timeout=1800, env=cache)
     if previous and previous != image_id(home, name):
         run(*_buildah(home, "rmi", previous), check=False)
-
-
-def load(home: Home, name: str) -> None:
-    """Copy a built image into the node, unless it is there."""
-    if not Processes(home).running("containerd"):
-        raise ClusterError("the cluster does not run, so the image cannot be loaded: start it with `hack/cluster up`")
-    built = image_id(home, name)
-    if built is None:
-        raise ClusterError(f"there is no image {name}: build it first")
-    before = parse_images(ctr(home, "images", "ls"))
-    if name in before and before.get(f"sha256:{built}") == before[name]:
-        return
-    with step(f"loading {name}"):
-        producer = _buildah(home, "push", "--quiet", name, f"docker-archive:/dev/stdout:{name}")
-        transfer.pipe(producer, _ctr(home, "images", "import", "-"), name, ctr(home, "content", "ls", "-q").split())
-    for reference in replaced(before, parse_images(ctr(home, "images", "ls")), name):
-        ctr(home, "images", "rm", "--sync", reference, check=False)
 
 
 def make_base(home: Home) -> None:
@@ -81,43 +62,15 @@ def make_base(home: Home) -> None:
         root.unlink()
 
 
-def make_pause(home: Home) -> None:
-    """Make and load the image of the process that holds a pod's namespaces, unless it is there."""
-    name = components.PAUSE_IMAGE
-    if name in parse_images(ctr(home, "images", "ls")):
-        return
-    folder = _folder(home.root / "pause")
-    shutil.copy("/bin/busybox", folder / "busybox")
-    dockerfile = folder / "Dockerfile"
-    dockerfile.write_text('FROM scratch\nCOPY busybox /busybox\nENTRYPOINT ["/busybox", "sleep", "2147483647"]\n')
-    run(*_buildah(home, "build", *_PER_BUILD, "-t", name, folder))
-    load(home, name)
-
-
-def ctr(home: Home, *arguments: Argument, check: bool = True, timeout: float = 60) -> str:
-    """containerd's own client, in the namespace that the kubelet uses."""
-    return run(*_ctr(home, *arguments), check=check, timeout=timeout)
-
-
 def image_id(home: Home, name: str) -> str | None:
     """The id (the digest of its configuration, without "sha256:") of a built image, or None."""
     found = run(*_buildah(home, "images", "--no-trunc", "--quiet", name), check=False).split()
     return found[0].removeprefix("sha256:") if found else None
 
 
-def parse_images(listing: str) -> dict[str, str]:
-    """Digest by reference, from what `ctr images ls` prints (columns: reference, type, digest, …)."""
-    rows = (line.split() for line in listing.splitlines()[1:])
-    return {row[0]: row[2] for row in rows if len(row) > 2}
-
-
-def replaced(before: Mapping[str, str], after: Mapping[str, str], name: str) -> list[str]:
-    """The references to what `name` was before, when nothing but its own digest still refers to it."""
-    old = before.get(name)
-    if old is None or old == after.get(name):
-        return []
-    left = [reference for reference, digest in after.items() if digest == old]
-    return left if all(reference.startswith("sha256:") for reference in left) else []
+def export_command(home: Home, name: str) -> tuple[Argument, ...]:
+    """The command that writes an image to its standard output, in Docker's archive format."""
+    return _buildah(home, "push", "--quiet", name, f"docker-archive:/dev/stdout:{name}")
 
 
 def pip_options(environ: Mapping[str, str]) -> Iterator[str]:
@@ -138,10 +91,6 @@ def pip_options(environ: Mapping[str, str]) -> Iterator[str]:
 
 
 _PER_BUILD = ("--isolation", "chroot", "--layers")
-
-
-def _ctr(home: Home, *arguments: Argument) -> tuple[Argument, ...]:
-    return ("ctr", "-a", home.containerd_socket, "-n", "k8s.io", *arguments)
 
 
 def _buildah(home: Home, *arguments: Argument) -> tuple[Argument, ...]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from _cluster import binaries, components, dns, housekeeping, images, machine, network, pki, volumes
+from _cluster import binaries, components, dns, housekeeping, machine, network, node, pki, volumes
 from _cluster.api import Api
 from _cluster.errors import ClusterError, NotPossibleHereError
 from _cluster.home import API_PORT, NODE, NODE_IP, Home
@@ -40,8 +40,8 @@ def up(home: Home) -> None:
         processes, api = Processes(home), _prepare(home)
         processes.start(components.etcd(home))
         _start_and_wait(processes, components.api_server(home), api.ready)
-        _start_and_wait(processes, components.containerd(home), lambda: _containerd_answers(home))
-        images.make_pause(home)
+        _start_and_wait(processes, components.containerd(home), lambda: node.answers(home))
+        node.make_pause(home)
         processes.start(components.controller_manager(home))
         processes.start(components.scheduler(home))
         processes.start(components.kubelet(home))
@@ -74,8 +74,8 @@ def down(home: Home) -> None:
         processes = Processes(home)
         _delete_pods(home, processes)
         for names in _STOP_ORDER:
-            if "containerd" in names:
-                _delete_containers(home, processes)
+            if "containerd" in names and processes.running("containerd"):
+                node.delete_containers(home)  # what is left, as after a crash of the kubelet
             processes.stop(names)
         kill_matching(_SHIM, str(home.containerd_socket))
         _unmount(home)
@@ -165,10 +165,6 @@ def _start_and_wait(processes: Processes, command: Command, answers: Callable[[]
         wait_until(answers, f"{command.name} ready", 60, lambda: processes.must_run(command.name))
 
 
-def _containerd_answers(home: Home) -> bool:
-    return home.containerd_socket.exists() and "Server:" in images.ctr(home, "version", check=False)
-
-
 def _exists(api: Api, path: str) -> bool:
     try:
         return bool(api.get(path))
@@ -194,16 +190,6 @@ def _delete_pods(home: Home, processes: Processes) -> None:
                 wait_until(lambda: not api.items("/api/v1/pods"), "all pods gone", _POD_SECONDS)
     except ClusterError as error:
         say(f"not all pods ended in good order; going on by force ({error})")
-
-
-def _delete_containers(home: Home, processes: Processes) -> None:
-    """Kill what containers are left, as after a crash of the kubelet."""
-    if not processes.running("containerd"):
-        return
-    for task in images.ctr(home, "tasks", "ls", "-q", check=False).split():
-        images.ctr(home, "tasks", "rm", "--force", task, check=False)
-    for container in images.ctr(home, "containers", "ls", "-q", check=False).split():
-        images.ctr(home, "containers", "rm", container, check=False)
 
 
 def _unmount(home: Home) -> None:

@@ -20,8 +20,9 @@ from hypothesis import strategies as st
 # These modules are a program of their own, not part of the distribution.
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "hack"))
 
-from _cluster import images, transfer
+from _cluster import images, node, transfer
 from _cluster.errors import ClusterError
+from _cluster.home import Home
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -33,17 +34,69 @@ sha256:111                application/vnd.oci.image.manifest.v1+json sha256:aaa 
 
 
 def test_the_listing_of_images_is_understood() -> None:
-    assert images.parse_images(LISTING) == {"localhost/controller:dev": "sha256:aaa", "sha256:111": "sha256:aaa"}
-    assert images.parse_images("") == {}
+    assert node.parse_images(LISTING) == {"localhost/controller:dev": "sha256:aaa", "sha256:111": "sha256:aaa"}
+    assert node.parse_images("") == {}
 
 
-def test_an_image_that_was_replaced_is_forgotten_unless_another_name_holds_it() -> None:
-    before = {"c:dev": "sha256:aaa", "sha256:111": "sha256:aaa"}
-    after = {"c:dev": "sha256:bbb", "sha256:111": "sha256:aaa", "sha256:222": "sha256:bbb"}
-    assert images.replaced(before, after, "c:dev") == ["sha256:111"]
-    assert images.replaced(before, {**after, "c:kept": "sha256:aaa"}, "c:dev") == []
-    assert images.replaced(before, before, "c:dev") == []
-    assert images.replaced({}, after, "c:dev") == []
+def test_images_that_no_name_leads_to_are_orphans() -> None:
+    present = {"c:dev": "sha256:bbb", "c:kept": "sha256:ccc"}
+    present |= {"sha256:111": "sha256:aaa", "sha256:222": "sha256:bbb", "sha256:333": "sha256:ccc"}
+    assert node.orphans(present) == ["sha256:111"]
+    assert node.named(present) == {"c:dev": "sha256:bbb", "c:kept": "sha256:ccc"}
+
+
+def test_a_manifest_is_read_and_an_index_of_platforms_has_no_layers() -> None:
+    manifest = {"config": {"digest": "sha256:c"}, "layers": [{"digest": "sha256:a"}, {"digest": "sha256:b"}]}
+    assert node.Manifest.parse(json.dumps(manifest)) == node.Manifest("sha256:c", ("sha256:a", "sha256:b"))
+    index = {"manifests": [{"digest": "sha256:m", "platform": {"os": "linux"}}]}
+    assert node.Manifest.parse(json.dumps(index)) == node.Manifest("", ())
+
+
+@pytest.fixture
+def containerd(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """Stands for the node's containerd: the names of its images, and what they are."""
+    present = {"c:dev": "sha256:old"}
+
+    def ctr(_: Home, *arguments: str, check: bool = True) -> str:
+        match arguments:
+            case ("images", "ls"):
+                rows = (f"{reference} type {digest}" for reference, digest in present.items())
+                return "\n".join(["REF TYPE DIGEST", *rows])
+            case ("images", "tag", "--force", source, target):
+                present[target] = present[source]
+            case ("images", "rm", "--sync", reference):
+                del present[reference]
+            case _:
+                pytest.fail(f"unexpected: ctr {arguments}")
+        return ""
+
+    monkeypatch.setattr(node, "ctr", ctr)
+    return present
+
+
+def test_the_former_image_has_a_name_until_the_new_one_is_there(
+    containerd: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def import_new(*_: object) -> None:
+        containerd["c:dev"] = "sha256:new"
+        assert "sha256:old" in containerd.values()
+
+    monkeypatch.setattr(node, "_import", import_new)
+    node._replace(Home(Path("/home")), "c:dev", ())
+    assert containerd == {"c:dev": "sha256:new"}
+
+
+def test_the_former_image_comes_back_when_an_import_fails(
+    containerd: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        containerd["c:dev"] = "sha256:half"
+        raise ClusterError("no space left")
+
+    monkeypatch.setattr(node, "_import", fail)
+    with pytest.raises(ClusterError, match="no space left"):
+        node._replace(Home(Path("/home")), "c:dev", ())
+    assert containerd == {"c:dev": "sha256:old"}
 
 
 def test_a_build_sees_the_folders_that_pip_looks_in(tmp_path: Path) -> None:
