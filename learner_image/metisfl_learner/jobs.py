@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import TypeVar, assert_never
 
 import grpc
@@ -82,9 +83,21 @@ class Jobs:
         self._uploads: dict[str, asyncio.Task[None]] = {}
         self._connected = False
 
-    def connected(self) -> None:
-        """A Tasks stream opens: results that become ready from now on are sent at once."""
+    def ready(self, lease_id: str) -> pb.LearnerMessage:
+        """The first message of a new Tasks stream. Results that are finished from now on are sent at once."""
         self._connected = True
+        held, running = self.loop.ready()
+        description = self._trainee.description
+        return pb.LearnerMessage(
+            ready=pb.Ready(
+                lease_id=lease_id,
+                train_examples=description.train_examples,
+                test_examples=description.test_examples,
+                layout=description.layout.to_proto(),
+                held_tasks=held,
+                running_task=running,
+            )
+        )
 
     def disconnected(self) -> None:
         """The Tasks stream broke: what is not sent stays held until the controller asks for it."""
@@ -255,7 +268,16 @@ class Jobs:
         job.log.error("the learner's code failed: %s", error, exc_info=error.__cause__)
         self._outbox.put(_failure(job.task, message))
         await self._outbox.sent(FAILURE_SECONDS)
+        await self._leave(message)
         raise FatalError(ExitCode.LEARNER_FAILED, message)
+
+    async def _leave(self, message: str) -> None:
+        """Leave while the Tasks stream is still open: closing it could discard what was just sent on it."""
+        lease_id = self._lease.id
+        if lease_id is not None:
+            with suppress(grpc.aio.AioRpcError):
+                await self._client.leave(lease_id, message[:MAX_ERROR_CHARACTERS])
+                self._lease.lost()
 
 
 def _failure(task: pb.Task, message: str) -> pb.LearnerMessage:

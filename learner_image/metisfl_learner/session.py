@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 
 import grpc
 import grpc.aio
@@ -19,6 +20,10 @@ from metisfl_learner.retry import REFUSALS, Backoff
 from metisfl_learner.task_loop import Stop
 from metisfl_learner.work import Trainee
 from metisfl_learner.worker import Worker
+
+ANSWER_SECONDS = 1.0
+"""After Ready: how long to listen before saying more. When a stream is refused while a message is being written, gRPC
+reports an internal error in place of the refusal."""
 
 LAST_WORDS_SECONDS = 1.0
 """After a failed write: how long the stream may take to say why it broke."""
@@ -51,7 +56,6 @@ class Session:
         self._outbox = Outbox()
         self._backoff = Backoff(give_up_after=connect_deadline_seconds)
         self._prepared_for: pb.JoinResponse | None = None
-        self._trainee: Trainee | None = None
         self._jobs: Jobs | None = None
         self._served = False
 
@@ -74,21 +78,21 @@ class Session:
     async def _converse(self, group: asyncio.TaskGroup) -> str:
         while True:
             try:
-                trainee, jobs, terms = await self._joined(group)
-                return await self._obey(trainee, jobs, terms)
+                jobs, terms = await self._joined(group)
+                return await self._obey(jobs, terms)
             except grpc.aio.AioRpcError as error:
                 await self._recover(error.code(), error.details() or "")
             except StreamClosedError as error:
                 await self._recover(None, str(error))
 
-    async def _joined(self, group: asyncio.TaskGroup) -> tuple[Trainee, Jobs, pb.JoinResponse]:
+    async def _joined(self, group: asyncio.TaskGroup) -> tuple[Jobs, pb.JoinResponse]:
         if self.lease.id is None:
             await self._join()
         terms = await self.lease.terms()
-        if self._trainee is None or self._jobs is None:
-            self._trainee = await self._worker.run(lambda: self._prepare(terms))
-            self._jobs = Jobs(group, self._client, self._worker, self._trainee, self.lease, self._outbox, self._log)
-        return self._trainee, self._jobs, terms
+        if self._jobs is None:
+            trainee = await self._worker.run(lambda: self._prepare(terms))
+            self._jobs = Jobs(group, self._client, self._worker, trainee, self.lease, self._outbox, self._log)
+        return self._jobs, terms
 
     async def _join(self) -> None:
         terms = await self._client.join(self._request)
@@ -99,15 +103,16 @@ class Session:
             self._log.warning("the federation has changed: starting over with its new terms")
             if self._jobs is not None:
                 self._jobs.cancel_all()
-            self._trainee = self._jobs = None
+            self._jobs = None
         self._prepared_for = terms
         self.lease.renew(terms)
 
-    async def _obey(self, trainee: Trainee, jobs: Jobs, terms: pb.JoinResponse) -> str:
+    async def _obey(self, jobs: Jobs, terms: pb.JoinResponse) -> str:
         """Serve one Tasks stream; returns the reason of a STOP, raises when the stream breaks."""
         stream = self._client.tasks()
-        reader = asyncio.create_task(self._read(stream, jobs))
-        writer = asyncio.create_task(self._write(stream, jobs, trainee, terms))
+        answered = asyncio.Event()
+        reader = asyncio.create_task(self._read(stream, jobs, answered))
+        writer = asyncio.create_task(self._write(stream, jobs, terms, answered))
         try:
             await asyncio.wait({reader, writer}, return_when=asyncio.FIRST_COMPLETED)
             if not reader.done():
@@ -126,9 +131,10 @@ class Session:
             stream.close()
             jobs.disconnected()
 
-    async def _read(self, stream: TaskStream, jobs: Jobs) -> str:
+    async def _read(self, stream: TaskStream, jobs: Jobs, answered: asyncio.Event) -> str:
         while True:
             task = await stream.receive()
+            answered.set()
             self._backoff.contact()
             self._served = True
             for action in (actions := jobs.loop.receive(task)):
@@ -136,13 +142,14 @@ class Session:
                     return action.reason
             jobs.act(actions)
 
-    async def _write(self, stream: TaskStream, jobs: Jobs, trainee: Trainee, terms: pb.JoinResponse) -> None:
+    async def _write(self, stream: TaskStream, jobs: Jobs, terms: pb.JoinResponse, answered: asyncio.Event) -> None:
         """Ready first, then whatever there is to say, and a heartbeat when there is nothing."""
         self._outbox.clear()
-        ready = _ready(terms, trainee, jobs)
-        jobs.connected()
-        await stream.send(ready)
+        await stream.send(jobs.ready(terms.lease.id))
         self._backoff.contact()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(ANSWER_SECONDS):
+                await answered.wait()
         if jobs.loop.evaluation is not None:
             self._outbox.put(pb.LearnerMessage(evaluation=jobs.loop.evaluation))
         while True:
@@ -179,19 +186,4 @@ def _same_work(one: pb.JoinResponse, other: pb.JoinResponse) -> bool:
         one.federation_uid == other.federation_uid
         and one.partition == other.partition
         and dict(one.parameters) == dict(other.parameters)
-    )
-
-
-def _ready(terms: pb.JoinResponse, trainee: Trainee, jobs: Jobs) -> pb.LearnerMessage:
-    held, running = jobs.loop.ready()
-    description = trainee.description
-    return pb.LearnerMessage(
-        ready=pb.Ready(
-            lease_id=terms.lease.id,
-            train_examples=description.train_examples,
-            test_examples=description.test_examples,
-            layout=description.layout.to_proto(),
-            held_tasks=held,
-            running_task=running,
-        )
     )

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable
 from contextlib import suppress
 from typing import Any, TypeVar
 
+import grpc.aio
 import xxhash
 
 from metisfl.proto.v1 import controller_pb2 as pb
@@ -29,6 +30,10 @@ GRANT_SECONDS = 600.0
 
 RECEIPT_SECONDS = 300.0
 """Longest wait for the verdict after the last byte."""
+
+
+END_SECONDS = 5.0
+"""Longest wait for the controller to end a stream after its last message."""
 
 
 class TransferError(Exception):
@@ -94,6 +99,7 @@ async def receive(call: Any, into: Download) -> None:
         if not isinstance(message, pb.DownloadResponse) or message.WhichOneof("part") != "finish":
             raise TransferError(f"the download was broken off by {_name(message)}")
         into.finish(message.finish)
+        await _ended(messages)
     finally:
         call.cancel()
 
@@ -123,6 +129,7 @@ async def send(call: Any, first: pb.UploadRequest, result: Result) -> pb.Receipt
         await _write(call, first)
         reply = await _next(replies, GRANT_SECONDS)
         if reply.WhichOneof("reply") == "receipt":
+            await _ended(replies)
             return reply.receipt
         offset = _granted(reply, result)
         # Read while sending: the verdict may come early, and gRPC loses what is unread when a stream ends.
@@ -131,6 +138,7 @@ async def send(call: Any, first: pb.UploadRequest, result: Result) -> pb.Receipt
         reply = await _within(RECEIPT_SECONDS, receipt, "no receipt came")
         if reply.WhichOneof("reply") != "receipt":
             raise TransferError("a second grant came instead of the receipt")
+        await _ended(replies)
         return reply.receipt
     finally:
         if receipt is not None:
@@ -169,6 +177,12 @@ async def _next(messages: AsyncIterator[T], seconds: float | None) -> T:
         raise TransferError("the controller ended the stream early") from None
     except TimeoutError:
         raise TransferError(f"nothing came for {seconds:.0f} s") from None
+
+
+async def _ended(messages: AsyncIterator[Any]) -> None:
+    """Let the controller end the stream: cancelling it would cut short what its handler still has to do."""
+    with suppress(TransferError, grpc.aio.AioRpcError):
+        await _next(messages, END_SECONDS)
 
 
 async def _within(seconds: float, awaitable: Awaitable[T], complaint: str) -> T:

@@ -118,6 +118,16 @@ class FakeController:
                 self._heartbeat_came.clear()
                 await self._heartbeat_came.wait()
 
+    async def activities(self, *wanted: pb.Activity.ValueType) -> None:
+        """Wait until heartbeats have shown these activities one after the other, others between them or not."""
+        async with asyncio.timeout(WAIT_SECONDS):
+            while True:
+                seen = iter([beat.activity for beat in self.heartbeats])
+                if all(activity in seen for activity in wanted):
+                    return
+                self._heartbeat_came.clear()
+                await self._heartbeat_came.wait()
+
     async def _join(self, request: pb.JoinRequest, context: Any) -> pb.JoinResponse:
         self.joins.append(request)
         if self.join_refusal is not None:

@@ -222,6 +222,7 @@ async def test_refused_update_is_forgotten(controller: Any, attach: Any, outcome
         await controller.next_ready()
         controller.tasks.put_nowait(train("t", 0))
         await controller.next_receipted()
+        await controller.activities(pb.ACTIVITY_UPLOADING, pb.ACTIVITY_IDLE)
         controller.tasks.put_nowait(pb.Task(task_id="t", kind=pb.TASK_KIND_RESEND))
         assert (await controller.next_message()).failure.task_id == "t"
 
