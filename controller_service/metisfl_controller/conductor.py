@@ -208,7 +208,10 @@ class Conductor:
         """The learner goes on purpose, or because it cannot take part."""
         if error:
             self._log.error("learner failed: %s", error, extra={"learner": learner.id})
-        self._lose(learner, error or "left")
+            self._lose(learner, error)
+        else:
+            self._log.info("left", extra={"learner": learner.id})
+            self._end_lease(learner, "", "Left")
 
     def evaluated(self, learner: Learner, evaluation: pb.Evaluation) -> None:
         report = Report(evaluation.examples, {metric.name: metric.value for metric in evaluation.metrics})
@@ -226,10 +229,13 @@ class Conductor:
 
     def _lose(self, learner: Learner, why: str) -> None:
         self._log.warning("lost: %s", why, extra={"learner": learner.id})
-        self.registry.end(learner, why)
+        self._end_lease(learner, why, "Lost")
+
+    def _end_lease(self, learner: Learner, message: str, activity: str) -> None:
+        self.registry.end(learner, message, activity)
         stream = self._streams.pop(learner.id, None)
         if stream is not None:
-            stream.outbox.put_nowait(LeaseEndedError(why))
+            stream.outbox.put_nowait(LeaseEndedError(message))
         self._handle(m.LearnerLost(learner.id))
 
     # ---- uploads

@@ -101,11 +101,11 @@ class Registry:
         learner.last_seen = now
         return learner
 
-    def end(self, learner: Learner, message: str = "") -> None:
-        """The learner is gone; `message` says why when that is worth saying."""
+    def end(self, learner: Learner, message: str = "", activity: str = "Lost") -> None:
+        """The learner is gone, Lost or Left; `message` says why when that is worth saying."""
         self._by_lease.pop(learner.lease, None)
         learner.lease, learner.ready = "", False
-        learner.activity, learner.progress = "Lost", 0.0
+        learner.activity, learner.progress = activity, 0.0
         learner.message = message or learner.message
 
     def expired(self, now: float) -> list[Learner]:

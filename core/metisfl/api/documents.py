@@ -47,7 +47,9 @@ class LearnerDocument(_Document):
     id: str
     group: str
     connected: bool
-    activity: str = Field(description="Idle, Downloading, Evaluating, Training, Uploading, Initialising or Lost")
+    activity: str = Field(
+        description="Idle, Downloading, Evaluating, Training, Uploading, Initialising; Lost, or Left when it said so"
+    )
     progress: float = 0.0
     message: str = Field(default="", description="Why it is lost, was refused or failed; empty when all is well")
     train_examples: int = 0

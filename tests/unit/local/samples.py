@@ -60,11 +60,11 @@ def rounds(count: int) -> list[RoundDocument]:
 
 
 def learner(name: str, activity: str = "Idle", message: str = "", progress: float = 0.0) -> LearnerDocument:
-    """A connected learner unless it is Lost."""
+    """A connected learner unless it is Lost or has Left."""
     return LearnerDocument(
         id=name,
         group=name.rpartition("-")[0],
-        connected=activity != "Lost",
+        connected=activity not in ("Lost", "Left"),
         activity=activity,
         progress=progress,
         message=message,

@@ -130,10 +130,10 @@ def test_the_frame_fits_the_terminal_and_shows_who_is_in_trouble() -> None:
 
 
 def test_learners_that_left_a_complete_federation_are_not_shown_as_lost() -> None:
-    left = [learner("silo-a-0", "Lost", "left")]
+    left = [learner("silo-a-0", "Left")]
     text = text_of(snapshot(5, FederationState.COMPLETE, learners=left))
     assert "Lost" not in text
-    assert "Done" in text
+    assert "Left" in text
 
 
 def lines_of(display: PlainDisplay | QuietDisplay | LiveDisplay, console: Console, shown: list[Snapshot]) -> list[str]:

@@ -30,7 +30,7 @@ _STATES = {
     FederationState.COMPLETE: "complete",
     FederationState.FAILED: "failed",
 }
-_ACTIVITY_STYLES = {"Training": "cyan", "Evaluating": "magenta", "Lost": "red", "Idle": "dim"}
+_ACTIVITY_STYLES = {"Training": "cyan", "Evaluating": "magenta", "Lost": "red", "Idle": "dim", "Left": "dim"}
 
 
 class LiveDisplay:
@@ -115,10 +115,7 @@ def _learners(snapshot: Snapshot, most: int) -> RenderableType:
     ordered = sorted(document.learners, key=lambda learner: (_is_well(learner), learner.id))
     shown = ordered[:most] if len(ordered) > most else sorted(ordered, key=lambda learner: learner.id)
     for learner in shown:
-        # All have left a complete federation; that is no loss.
-        done = document.state is FederationState.COMPLETE
-        activity = Text("Done", style="dim") if done else _activity(learner)
-        _add_learner(table, learner, activity, snapshot.restarts.get(learner.id, 0))
+        _add_learner(table, learner, snapshot.restarts.get(learner.id, 0))
     if rest := ordered[len(shown) :]:
         counts = Counter(learner.activity.lower() for learner in rest)
         summary = ", ".join(f"{count} {activity}" for activity, count in counts.most_common())
@@ -137,11 +134,11 @@ def _activity(learner: LearnerDocument) -> Text:
     return activity
 
 
-def _add_learner(table: Table, learner: LearnerDocument, activity: Text, restarts: int) -> None:
-    busy = 0 < learner.progress <= 1 and learner.activity not in ("Idle", "Lost")
+def _add_learner(table: Table, learner: LearnerDocument, restarts: int) -> None:
+    busy = 0 < learner.progress <= 1 and learner.activity not in ("Idle", "Lost", "Left")
     table.add_row(
         Text(learner.id),
-        activity,
+        _activity(learner),
         ProgressBar(1.0, learner.progress, width=12) if busy else "",
         str(learner.contributions),
         f"{learner.train_examples} + {learner.test_examples} held out" if learner.train_examples else "",

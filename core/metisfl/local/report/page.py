@@ -71,8 +71,6 @@ def target_for(federation: Federation, metric: str) -> float | None:
 
 def learner_table(record: RunRecord) -> Table:
     """One row for each learner the controller knows."""
-    # At the end of a complete federation all learners have left, which is no news.
-    complete = record.document.state is FederationState.COMPLETE
     rows: list[tuple[str, ...]] = [
         (
             learner.id,
@@ -80,7 +78,7 @@ def learner_table(record: RunRecord) -> Table:
             str(learner.test_examples),
             f"{learner.contributions} of {record.document.committed_rounds}",
             str(record.restarts.get(learner.id, 0)),
-            "" if complete else learner.message,
+            learner.message,
         )
         for learner in sorted(record.document.learners, key=lambda learner: learner.id)
     ]
