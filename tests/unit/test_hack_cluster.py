@@ -37,10 +37,13 @@ from _cluster.errors import ClusterError, NotPossibleHereError
 from _cluster.home import Home
 from _cluster.processes import Command, Processes
 
-# The processes of a cluster outlive the program that started them, about which Popen complains.
-pytestmark = pytest.mark.filterwarnings(
-    r"ignore:Exception ignored in. <function Popen.__del__:pytest.PytestUnraisableExceptionWarning"
-)
+pytestmark = [
+    pytest.mark.skipif(not sys.platform.startswith("linux"), reason="hack/cluster is for Linux: it reads /proc"),
+    # The processes of a cluster outlive the program that started them, about which Popen complains.
+    pytest.mark.filterwarnings(
+        r"ignore:Exception ignored in. <function Popen.__del__:pytest.PytestUnraisableExceptionWarning"
+    ),
+]
 
 ROOT = Path(__file__).resolve().parents[2]
 
