@@ -5,6 +5,7 @@ kopf run -m metisfl_operator.main --standalone --all-namespaces --liveness=http:
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -37,8 +38,14 @@ def login(**kwargs: Any) -> kopf.ConnectionInfo | None:
     return kopf.login_with_service_account(**kwargs) or kopf.login_with_kubeconfig(**kwargs)
 
 
+# What these say of each event and request would bury what the reconciler says of each change.
+CHATTY_LOGGERS = ("kopf.objects", "kopf.activities.probe", "aiohttp.access", "httpx")
+
+
 @kopf.on.startup(errors=kopf.ErrorsMode.PERMANENT)
 async def start(settings: kopf.OperatorSettings, memo: kopf.Memo, federations: kopf.Index, **_: Any) -> None:
+    for name in CHATTY_LOGGERS:
+        logging.getLogger(name).setLevel(logging.WARNING)
     chosen = Settings.from_environment(os.environ)
     settings.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix=API_GROUP)
     settings.persistence.diffbase_storage = kopf.AnnotationsDiffBaseStorage(prefix=API_GROUP)

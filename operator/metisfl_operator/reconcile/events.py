@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from metisfl.api import FederationState
 from metisfl.spec.status import Condition, ConditionStatus, ConditionType
-from metisfl_operator.reconcile.conditions import find
 from metisfl_operator.reconcile.reasons import Reason
 
 NORMAL, WARNING = "Normal", "Warning"
@@ -14,7 +14,6 @@ NORMAL, WARNING = "Normal", "Warning"
 # States on the way to others; the changes that follow are told, these would only be noise.
 _QUIET = {
     Reason.STARTING,
-    Reason.WAITING_FOR_CONTROLLER,
     Reason.IN_PROGRESS,
     Reason.NOT_FAILED,
     Reason.NOT_SUSPENDED,
@@ -33,19 +32,22 @@ class Notice:
 
 
 def notices(old: Iterable[Condition], new: Iterable[Condition]) -> list[Notice]:
-    """One for each condition whose status or reason is new; a cause that shows in several conditions is told once."""
-    before = list(old)
+    """One for each reason that is new; a cause that shows in several conditions, at once or later, is told once."""
+    known = {condition.reason for condition in old}
     told: dict[str, Notice] = {}
     for condition in new:
-        previous = find(before, ConditionType(condition.type))
-        if previous and (previous.status, previous.reason) == (condition.status, condition.reason):
-            continue
-        if condition.reason in _QUIET or (
-            condition.type == ConditionType.COMPLETE and condition.reason == Reason.FAILED
-        ):
-            continue
-        told.setdefault(condition.reason, Notice(_kind(condition), condition.reason, condition.message))
+        if condition.reason not in known and not _quiet(condition):
+            told.setdefault(condition.reason, Notice(_kind(condition), condition.reason, condition.message))
     return list(told.values())
+
+
+def _quiet(condition: Condition) -> bool:
+    if condition.type == ConditionType.PROGRESSING and condition.status == ConditionStatus.TRUE:
+        # It gathers learners, trains, evaluates: that training has begun is the one step worth telling.
+        return condition.reason != FederationState.TRAINING
+    if condition.type == ConditionType.COMPLETE and condition.reason == Reason.FAILED:
+        return True
+    return condition.reason in _QUIET
 
 
 def _kind(condition: Condition) -> str:

@@ -17,7 +17,7 @@ from metisfl_operator.progress import ProgressSource
 from metisfl_operator.reconcile.apply import apply
 from metisfl_operator.reconcile.conditions import Situation, invalid_spec
 from metisfl_operator.reconcile.desired import Desired, desired, plan_for
-from metisfl_operator.reconcile.events import Notice, notices
+from metisfl_operator.reconcile.events import NORMAL, Notice, notices
 from metisfl_operator.reconcile.lifecycle import lifecycle
 from metisfl_operator.reconcile.observe import observe
 from metisfl_operator.reconcile.pods import Trouble
@@ -99,6 +99,8 @@ class Reconciler:
 
     def _emit(self, owner: Owner, notice: Notice) -> None:
         """The status is written by now, and an event that is lost changes nothing."""
+        level = logging.INFO if notice.kind == NORMAL else logging.WARNING
+        log.log(level, "%s/%s: %s: %s", owner.namespace, owner.name, notice.reason, notice.message)
         name = f"{owner.name}.{uuid.uuid4().hex[:16]}"
         try:
             self.kube.create(event(owner, name, notice.kind, notice.reason, notice.message, self.now()))

@@ -58,6 +58,8 @@ def _container(owner: Owner, federation: Federation, settings: Settings) -> Mani
             METISFL_GRPC_ADDRESS=f"0.0.0.0:{names.GRPC_PORT}",
             METISFL_HTTP_ADDRESS=f"0.0.0.0:{names.HTTP_PORT}",
             METISFL_LOG_FORMAT=settings.log_format,
+            # Compiled kernels outlive the pod, so that a controller that was moved or killed is back in seconds.
+            NUMBA_CACHE_DIR=f"{pod.STATE_DIRECTORY}/numba",
             METISFL_THREADS=None if spec.threads is None else str(spec.threads),
         ),
         ports=[

@@ -64,7 +64,9 @@ def _container(owner: Owner, federation: Federation, group: LearnerGroup, settin
                 METISFL_TERMINATION_LOG=_TERMINATION_LOG,
                 METISFL_LOG_FORMAT=settings.log_format,
                 PYTHONPATH=None if learner.source_ref is None else pod.SOURCE_DIRECTORY,
+                # Frameworks ask for both, and the user of the pod has neither in the image.
                 HOME=pod.SCRATCH_DIRECTORY,
+                USER="metisfl",
             ),
             {"name": "METISFL_POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
         ],
