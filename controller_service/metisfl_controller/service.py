@@ -72,8 +72,10 @@ async def serve(settings: Settings, log: ContextLogger, stop: asyncio.Event) -> 
 async def _serve_until_stopped(
     conductor: Conductor, settings: Settings, log: ContextLogger, stop: asyncio.Event
 ) -> None:
-    grpc_server, grpc_address = await _start_grpc(conductor, settings.grpc_address, log)
-    listener = _listen(settings.http_address)
+    with contextlib.ExitStack() as undo:
+        listener = undo.enter_context(_listen(settings.http_address))
+        grpc_server, grpc_address = await _start_grpc(conductor, settings.grpc_address, log)
+        undo.pop_all()
     http_address = Address(settings.http_address.host, listener.getsockname()[1])
     rest = _RestServer(uvicorn.Config(build_app(conductor), log_config=None, access_log=False, lifespan="off"))
     rest_task = asyncio.create_task(rest.serve(sockets=[listener]))
@@ -114,6 +116,7 @@ async def _start_grpc(conductor: Conductor, address: Address, log: ContextLogger
     try:
         port = server.add_insecure_port(str(address))
     except RuntimeError as error:
+        await server.stop(None)
         raise OSError(f"cannot listen on {address} for gRPC: {error}") from error
     await server.start()
     return server, Address(address.host, port)

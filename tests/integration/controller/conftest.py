@@ -299,8 +299,9 @@ def served(tmp_path: Path) -> Callable[..., Any]:
     from metisfl_controller.settings import Settings
 
     @asynccontextmanager
-    async def run(lease_seconds: int = 20, **spec: Any) -> AsyncIterator[Table]:
-        settings = Settings.parse(environment(tmp_path, spec, METISFL_LEASE_SECONDS=str(lease_seconds)))
+    async def run(lease_seconds: int = 20, http: str = "127.0.0.1:0", **spec: Any) -> AsyncIterator[Table]:
+        changes = {"METISFL_LEASE_SECONDS": str(lease_seconds), "METISFL_HTTP_ADDRESS": http}
+        settings = Settings.parse(environment(tmp_path, spec, **changes))
         stop, endpoints = asyncio.Event(), tmp_path / "endpoints.json"
         endpoints.unlink(missing_ok=True)
         service = asyncio.create_task(serve(settings, logger("metisfl.controller"), stop))

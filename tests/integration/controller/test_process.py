@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from metisfl.proto.v1 import controller_pb2 as pb
+
 Environments = Callable[..., dict[str, str]]
 
 
@@ -77,34 +79,30 @@ def test_a_foreign_state_directory_is_3(settings_of: Environments, tmp_path: Pat
     assert "holds another federation (uid uid-1, this one is uid-2)" in said
 
 
-def test_an_address_in_use_is_1_and_named(settings_of: Environments) -> None:
+async def test_an_address_in_use_is_1_and_named(settings_of: Environments, served: Callable[..., Any]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
-        for name, kind in (("METISFL_HTTP_ADDRESS", "HTTP"), ("METISFL_GRPC_ADDRESS", "gRPC")):
-            status, said = run(settings_of(**{name: address}))
-            assert status == 1
-            assert f"cannot listen on {address} for {kind}" in said
+        status, said = run(settings_of(METISFL_GRPC_ADDRESS=address))
+        assert status == 1
+        assert f"cannot listen on {address} for gRPC" in said
+        with pytest.raises(OSError, match=f"cannot listen on {address} for HTTP"):
+            await served(http=address).__aenter__()
 
 
 async def test_a_second_controller_is_3_and_the_first_unharmed(
     controller: Callable[..., Any], settings_of: Environments, tmp_path: Path
 ) -> None:
     first = controller()
+    first.environment["METISFL_LOG_FORMAT"] = "json"
     table = await first.start()
     status, said = run(settings_of(METISFL_ENDPOINT_FILE=str(tmp_path / "other.json")))
     assert status == 3
     assert "another controller is running on" in said
-    assert (await table.get("/healthz")).text == "ok"
-    assert await first.stop(signal.SIGINT) == 0
-
-
-async def test_logs_are_lines_of_json_with_the_federation_in_each(controller: Callable[..., Any]) -> None:
-    process = controller()
-    process.environment["METISFL_LOG_FORMAT"] = "json"
-    table = await process.start()
     player = table.player("a-0")
     await player.enter()
-    assert await process.stop() == 0
-    lines = [json.loads(line) for line in process.log.splitlines()]
+    assert (await player.receive()).kind == pb.TASK_KIND_WAIT
+    assert await first.stop(signal.SIGINT) == 0
+    # And its log is lines of JSON, with the federation in each.
+    lines = [json.loads(line) for line in first.log.splitlines()]
     assert all(line["federation"] == "test" and line["time"] and line["level"] for line in lines)
     assert [line["learner"] for line in lines if line["message"] in ("joined", "ready")] == ["a-0", "a-0"]

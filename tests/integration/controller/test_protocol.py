@@ -50,23 +50,20 @@ def refusal(error: pytest.ExceptionInfo[grpc.aio.AioRpcError]) -> tuple[grpc.Sta
 # ---- Join
 
 
-@pytest.mark.parametrize(
-    ("name", "changes", "words"),
-    [
-        ("a-0", {"protocol_version": 2}, "this controller speaks protocol version 1, the learner 2: use"),
-        ("a-0", {"protocol_version": 0}, "protocol version 1, the learner 0"),
-        ("a-0", {"codecs": []}, "must support codec Float32"),
-        ("b-0", {}, "there is no learner group 'b'; the groups are a"),
-        ("a-2", {}, "group 'a' has 2 learners, numbered from 0; a-2 is not one of them"),
-    ],
-)
-async def test_joins_that_are_refused(served: Served, name: str, changes: dict[str, Any], words: str) -> None:
+async def test_joins_that_are_refused(served: Served) -> None:
     async with served() as table:
-        with pytest.raises(grpc.aio.AioRpcError) as error:
-            await table.player(name).join(**changes)
-        code, details = refusal(error)
-        assert code is grpc.StatusCode.FAILED_PRECONDITION
-        assert words in details
+        for name, changes, words in (
+            ("a-0", {"protocol_version": 2}, "this controller speaks protocol version 1, the learner 2: use"),
+            ("a-0", {"protocol_version": 0}, "protocol version 1, the learner 0"),
+            ("a-0", {"codecs": []}, "must support codec Float32"),
+            ("b-0", {}, "there is no learner group 'b'; the groups are a"),
+            ("a-2", {}, "group 'a' has 2 learners, numbered from 0; a-2 is not one of them"),
+        ):
+            with pytest.raises(grpc.aio.AioRpcError) as error:
+                await table.player(name).join(**changes)
+            code, details = refusal(error)
+            assert code is grpc.StatusCode.FAILED_PRECONDITION
+            assert words in details
         assert (await table.status())["learners"] == []
 
 
@@ -91,67 +88,54 @@ async def test_a_second_process_takes_the_place_of_the_first(training: Any) -> N
 # ---- Tasks
 
 
-@pytest.mark.parametrize(
-    ("message", "code", "words"),
-    [
-        (pb.LearnerMessage(), "INVALID_ARGUMENT", "first message of Tasks must be Ready"),
-        (pb.LearnerMessage(heartbeat=pb.Heartbeat()), "INVALID_ARGUMENT", "must be Ready"),
-        (pb.LearnerMessage(ready=pb.Ready(lease_id="stolen")), "UNAUTHENTICATED", "join again"),
-        (pb.LearnerMessage(ready=pb.Ready(lease_id="")), "UNAUTHENTICATED", "join again"),
-    ],
-)
-async def test_task_streams_that_begin_wrongly(served: Served, message: Any, code: str, words: str) -> None:
+async def test_task_streams_that_begin_wrongly(served: Served) -> None:
     async with served() as table:
         player = table.player("a-0")
         await player.join()
-        player.tasks = rpc.TASKS.stub(player.channel)()
-        await player.tell(message)
-        with pytest.raises(grpc.aio.AioRpcError, match=words) as error:
-            await player.receive()
-        assert error.value.code().name == code
+        for message, code, words in (
+            (pb.LearnerMessage(), "INVALID_ARGUMENT", "first message of Tasks must be Ready"),
+            (pb.LearnerMessage(heartbeat=pb.Heartbeat()), "INVALID_ARGUMENT", "must be Ready"),
+            (pb.LearnerMessage(ready=pb.Ready(lease_id="stolen")), "UNAUTHENTICATED", "join again"),
+            (pb.LearnerMessage(ready=pb.Ready(lease_id="")), "UNAUTHENTICATED", "join again"),
+        ):
+            player.tasks = rpc.TASKS.stub(player.channel)()
+            await player.tell(message)
+            with pytest.raises(grpc.aio.AioRpcError, match=words) as error:
+                await player.receive()
+            assert error.value.code().name == code
 
 
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"layout": model_pb2.Layout()}, "the learner's model: a model needs at least one tensor"),
-        (
-            {"layout": model_pb2.Layout(tensors=[model_pb2.Tensor(name="w", dtype=2, shape=[0, 2**63])])},
-            "the learner's model: the model has more than",
-        ),
-        ({"held_tasks": ["x"] * 17}, "more than 16 held tasks"),
-    ],
-)
-async def test_a_ready_that_nobody_should_send(served: Served, changes: dict[str, Any], words: str) -> None:
+async def test_a_ready_that_nobody_should_send(served: Served) -> None:
+    impossible = model_pb2.Tensor(name="w", dtype=model_pb2.DTYPE_FLOAT32, shape=[0, 2**63])
     async with served() as table:
         player = table.player("a-0")
         await player.join()
-        await player.open(**changes)
-        with pytest.raises(grpc.aio.AioRpcError, match=words) as error:
-            await player.receive()
-        assert error.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        for changes, words in (
+            ({"layout": model_pb2.Layout()}, "the learner's model: a model needs at least one tensor"),
+            ({"layout": model_pb2.Layout(tensors=[impossible])}, "the learner's model: the model has more than"),
+            ({"held_tasks": ["x"] * 17}, "more than 16 held tasks"),
+        ):
+            await player.open(**changes)
+            with pytest.raises(grpc.aio.AioRpcError, match=words) as error:
+                await player.receive()
+            assert error.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
-@pytest.mark.parametrize(
-    "message",
-    [
-        pb.LearnerMessage(ready=pb.Ready()),
-        pb.LearnerMessage(),
-        pb.LearnerMessage(evaluation=pb.Evaluation(examples=2**64 - 1)),
-        pb.LearnerMessage(
-            evaluation=pb.Evaluation(examples=1, metrics=[model_pb2.Metric(name="loss", value=float("nan"))])
-        ),
-    ],
-    ids=["a second ready", "nothing", "too many examples", "a metric that is no number"],
-)
-async def test_bad_messages_end_the_stream_with_words(training: Any, message: pb.LearnerMessage) -> None:
+async def test_bad_messages_end_the_stream_with_words(training: Any) -> None:
+    no_number = model_pb2.Metric(name="loss", value=float("nan"))
     async with training() as (table, (player,), (task,)):
-        await player.tell(message)
-        with pytest.raises(grpc.aio.AioRpcError) as error:
-            await player.receive()
-        assert error.value.code() is grpc.StatusCode.INVALID_ARGUMENT
-        # And the controller goes on as if nothing had happened.
-        await player.enter(running=task.task_id)
+        for message, words in (
+            (pb.LearnerMessage(ready=pb.Ready()), "Ready comes once"),
+            (pb.LearnerMessage(), "Ready comes once"),
+            (pb.LearnerMessage(evaluation=pb.Evaluation(examples=2**64 - 1)), "held-out examples, at most"),
+            (pb.LearnerMessage(evaluation=pb.Evaluation(examples=1, metrics=[no_number])), "metric 'loss' is nan"),
+        ):
+            await player.tell(message)
+            with pytest.raises(grpc.aio.AioRpcError, match=words) as error:
+                await player.receive()
+            assert error.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+            # And the controller goes on as if nothing had happened.
+            await player.enter(running=task.task_id)
         await player.delivers(task)
         assert (await table.status())["state"] == "Training"
 
@@ -244,12 +228,12 @@ async def test_a_download_before_there_is_a_model(served: Served) -> None:
             await player.download(0)
 
 
-@pytest.mark.parametrize("offset", [1, CHUNK_BYTES, 3 * CHUNK_BYTES + 7, 4_000_000])
-async def test_a_broken_download_is_resumed(training: Any, offset: int) -> None:
+async def test_a_broken_download_is_resumed(training: Any) -> None:
     async with training(arrays=LARGE) as (_, (player,), _tasks):
         assert player.layout.nbytes == 4_000_000
-        rest = await player.download(0, offset)
-        assert rest[offset:].tobytes() == LARGE["w"].tobytes()[offset:]
+        for offset in (1, CHUNK_BYTES, 3 * CHUNK_BYTES + 7, 4_000_000):
+            rest = await player.download(0, offset)
+            assert rest[offset:].tobytes() == LARGE["w"].tobytes()[offset:]
 
 
 # ---- Upload
@@ -325,25 +309,25 @@ async def test_a_damaged_chunk_is_data_loss_and_the_next_attempt_succeeds(traini
         assert (await player.task("TRAIN")).model_version == 1
 
 
-@pytest.mark.parametrize("damage", ["checksum", "missing", "order", "header again"])
-async def test_an_upload_that_is_not_whole_is_data_loss(training: Any, damage: str) -> None:
+async def test_an_upload_that_is_not_whole_is_data_loss(training: Any) -> None:
     async with training(arrays=LARGE) as (_, (player,), (task,)):
         buffer = player.layout.pack(LARGE)
-        call = player.upload_call()
-        await call.send(player.header(task))
-        await call.reply()
-        if damage == "checksum":
-            await call.content(buffer)
-            await call.finish(1)
-        elif damage == "missing":
-            await call.content(buffer, stop=3_000_000)
-            await call.finish(frames.checksum(buffer.data[:3_000_000]))
-        elif damage == "order":
-            await call.content(buffer, start=CHUNK_BYTES)
-        else:
+        for damage in ("checksum", "missing", "order", "header again"):
+            call = player.upload_call()
             await call.send(player.header(task))
-        # grpc.aio says INTERNAL to a client that was still writing when the server broke off.
-        assert await call.code() in (grpc.StatusCode.DATA_LOSS, grpc.StatusCode.INTERNAL)
+            assert (await call.reply()).grant.offsets == [0]
+            if damage == "checksum":
+                await call.content(buffer)
+                await call.finish(1)
+            elif damage == "missing":
+                await call.content(buffer, stop=3_000_000)
+                await call.finish(frames.checksum(buffer.data[:3_000_000]))
+            elif damage == "order":
+                await call.content(buffer, start=CHUNK_BYTES)
+            else:
+                await call.send(player.header(task))
+            # grpc.aio says INTERNAL to a client that was still writing when the server broke off.
+            assert await call.code() in (grpc.StatusCode.DATA_LOSS, grpc.StatusCode.INTERNAL)
         await player.delivers(task)
 
 
@@ -375,27 +359,27 @@ async def test_initial_weights_with_nan_are_refused_and_the_next_learner_is_aske
         assert (await bad.task("TRAIN")).model_version == 0
 
 
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"examples": 0}, "0 training examples"),
-        ({"kind": 0}, "upload kind 0"),
-        ({"sections": []}, "expected one section 'model'"),
-        (
-            {"report": pb.TrainingReport(examples=1, metrics=[model_pb2.Metric(name="loss", value=float("inf"))])},
-            "metric 'loss' is inf",
-        ),
-    ],
-)
-async def test_a_header_that_is_refused_is_not_waited_for(training: Any, changes: dict[str, Any], words: str) -> None:
+async def test_a_header_that_is_refused_is_not_waited_for(training: Any) -> None:
+    """Each round has one good learner and one whose header is refused; half of them is the quorum."""
+    no_number = model_pb2.Metric(name="loss", value=float("inf"))
     spec = {"protocol": {"synchronous": {"quorumPercent": 50}}}
-    async with training("a-0", "a-1", **spec) as (table, (bad, good), (task, other)):
-        receipt = await bad.upload(task, **changes)
-        assert receipt.outcome == pb.OUTCOME_REJECTED
-        assert words in receipt.message
-        await good.delivers(other)
-        assert (await good.task("TRAIN")).model_version == 1
-        assert words in (await table.status())["learners"][0]["message"]
+    async with training("a-0", "a-1", termination={"maxRounds": 9}, **spec) as (table, (bad, good), (task, other)):
+        for version, (changes, words) in enumerate(
+            (
+                ({"examples": 0}, "0 training examples"),
+                ({"kind": 0}, "upload kind 0"),
+                ({"sections": []}, "expected one section 'model'"),
+                ({"report": pb.TrainingReport(examples=1, metrics=[no_number])}, "metric 'loss' is inf"),
+            ),
+            start=1,
+        ):
+            receipt = await bad.upload(task, **changes)
+            assert receipt.outcome == pb.OUTCOME_REJECTED
+            assert words in receipt.message
+            assert words in (await table.status())["learners"][0]["message"]
+            await good.delivers(other)
+            task, other = await bad.task("TRAIN"), await good.task("TRAIN")
+            assert task.model_version == other.model_version == version
 
 
 async def test_an_upload_of_another_layout_is_refused_with_names(training: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from metisfl.proto.v1 import controller_pb2 as pb
+from metisfl_controller.state.store import StateError
 
 Controllers = Callable[..., Any]
 
@@ -128,18 +130,16 @@ async def test_told_to_stop_in_mid_upload(controller: Controllers) -> None:
     assert await call.code() is not grpc.StatusCode.OK
 
 
-async def test_a_damaged_checkpoint_stops_the_controller_with_words(controller: Controllers) -> None:
-    process = controller(learnerGroups=[{"name": "a", "replicas": 1}])
-    table = await process.start()
-    player = table.player("a-0")
-    await player.enter()
-    await player.delivers(await player.task("INITIALISE"))
-    await player.task("TRAIN")
-    await process.kill()
-    model = process.folder / "state" / "models" / "v000000.safetensors"
+async def test_a_damaged_checkpoint_stops_the_controller_with_words(served: Callable[..., Any], tmp_path: Path) -> None:
+    spec = {"learnerGroups": [{"name": "a", "replicas": 1}]}
+    async with served(**spec) as table:
+        player = table.player("a-0")
+        await player.enter()
+        await player.delivers(await player.task("INITIALISE"))
+        await player.task("TRAIN")
+    model = tmp_path / "state" / "models" / "v000000.safetensors"
     content = bytearray(model.read_bytes())
     content[-1] ^= 1
     model.write_bytes(content)
-    with pytest.raises(AssertionError, match=r"model version 0 cannot be read: v000000.safetensors is damaged"):
-        await process.start()
-    assert process.process.returncode == 3
+    with pytest.raises(StateError, match=r"model version 0 cannot be read: v000000.safetensors is damaged"):
+        await served(**spec).__aenter__()
