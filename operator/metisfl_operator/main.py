@@ -19,6 +19,7 @@ from metisfl_operator.reconcile.reconciler import InvalidFederationError
 from metisfl_operator.resync import STALE_SECONDS, Seen, seen
 from metisfl_operator.runtime import Runtime
 from metisfl_operator.settings import Settings
+from metisfl_operator.storage import SpecDigestStorage
 
 FEDERATIONS = (API_GROUP, API_VERSION, PLURAL)
 CHILDREN = (
@@ -48,7 +49,7 @@ async def start(settings: kopf.OperatorSettings, memo: kopf.Memo, federations: k
         logging.getLogger(name).setLevel(logging.WARNING)
     chosen = Settings.from_environment(os.environ)
     settings.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix=API_GROUP)
-    settings.persistence.diffbase_storage = kopf.AnnotationsDiffBaseStorage(prefix=API_GROUP)
+    settings.persistence.diffbase_storage = SpecDigestStorage()
     settings.watching.server_timeout = 240
     settings.watching.client_timeout = 300
     settings.watching.connect_timeout = 10

@@ -33,8 +33,10 @@ class HttpProgress:
 
     @classmethod
     def create(cls) -> HttpProgress:
-        # A proxy of the environment is for the outside world; controllers are inside.
-        return cls(httpx.Client(timeout=DEADLINE_SECONDS, trust_env=False))
+        # A proxy of the environment is for the outside world; controllers are inside. A connection that was kept would
+        # fail once for each controller that was restarted.
+        limits = httpx.Limits(max_keepalive_connections=0)
+        return cls(httpx.Client(timeout=DEADLINE_SECONDS, trust_env=False, limits=limits))
 
     def read(self, host: str) -> FederationDocument:
         address = f"[{host}]" if ":" in host else host

@@ -10,16 +10,16 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from metisfl.spec import KIND, Federation, SpecError, parse_federation
-from metisfl.spec.status import FederationStatus
+from metisfl.spec.status import ConditionStatus, ConditionType, FederationStatus
 from metisfl_operator.kube import Kube, KubeError
 from metisfl_operator.partitions import PlanError
 from metisfl_operator.progress import ProgressSource
 from metisfl_operator.reconcile.apply import apply
-from metisfl_operator.reconcile.conditions import Situation, invalid_spec
+from metisfl_operator.reconcile.conditions import Situation, find, invalid_spec
 from metisfl_operator.reconcile.desired import Desired, desired, plan_for
 from metisfl_operator.reconcile.events import NORMAL, Notice, notices
 from metisfl_operator.reconcile.lifecycle import lifecycle
-from metisfl_operator.reconcile.observe import observe
+from metisfl_operator.reconcile.observe import Observed, observe
 from metisfl_operator.reconcile.pods import Trouble
 from metisfl_operator.reconcile.reasons import Reason
 from metisfl_operator.reconcile.status import due, read_status, status_manifest, status_of
@@ -28,6 +28,9 @@ from metisfl_operator.resources.metadata import Manifest, Owner
 from metisfl_operator.settings import Settings
 
 log = logging.getLogger(__name__)
+
+PATIENCE_SECONDS = 15.0
+"""How long a controller whose pod is ready may give no answer before its status says so."""
 
 
 class InvalidFederationError(Exception):
@@ -48,6 +51,7 @@ class Reconciler:
     now: Callable[[], datetime] = _now
     monotonic: Callable[[], float] = time.monotonic
     _written: dict[str, float] = field(default_factory=dict, init=False)
+    _silent: dict[str, float] = field(default_factory=dict, init=False)
 
     def reconcile(self, namespace: str, name: str) -> None:
         """One pass. Raises InvalidFederationError for a spec that cannot be, KubeError for all that may pass."""
@@ -55,6 +59,7 @@ class Reconciler:
         if manifest is None or "deletionTimestamp" in manifest["metadata"]:
             # Owner references take the children along; making them anew now would be in the way.
             self._written.pop(f"{namespace}/{name}", None)
+            self._silent.pop(f"{namespace}/{name}", None)
             return
         owner = Owner(name, namespace, manifest["metadata"]["uid"])
         previous = read_status(manifest)
@@ -79,7 +84,18 @@ class Reconciler:
         situation = Situation(
             owner, federation, stage, observed, wanted.learners, previous, self.now(), refused, wanted.crowded
         )
-        return status_of(situation)
+        return previous if self._bear_with(owner, observed, previous) else status_of(situation)
+
+    def _bear_with(self, owner: Owner, observed: Observed, previous: FederationStatus) -> bool:
+        """Whether a controller that served a moment ago and gives no answer now is merely busy."""
+        key = f"{owner.namespace}/{owner.name}"
+        if not observed.no_answer:
+            self._silent.pop(key, None)
+            return False
+        since = self._silent.setdefault(key, self.monotonic())
+        served = find(previous.conditions, ConditionType.CONTROLLER_AVAILABLE)
+        was_there = served is not None and served.status == ConditionStatus.TRUE
+        return was_there and self.monotonic() - since < PATIENCE_SECONDS
 
     def _report_invalid(
         self, owner: Owner, manifest: Manifest, previous: FederationStatus, problems: tuple[str, ...]

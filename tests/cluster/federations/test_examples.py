@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -47,22 +48,30 @@ def test_a_table_row_tells_how_it_goes(lab: Any, example: Example) -> None:
         "digits", training={"epochs": 25, "batchSize": 8, "learningRate": "0.05"}, termination={"maxRounds": 12}
     )
     lab.apply(slow)
-    seen: list[int] = []
+    seen: list[str] = []
 
     def advanced() -> bool:
-        cells = lab.kubectl("get", "mfed", "digits", "-n", lab.namespace, "-o", "wide", "--no-headers").split()
-        current = lab.status("digits").get("currentRound")
-        if current is not None and current not in seen:
-            seen.append(current)
-            assert str(current) in cells
-        return lab.condition("digits", "Complete")[0] == "True"
+        row = shown(lab.kubectl("get", "mfed", "digits", "-n", lab.namespace, "-o", "wide"))
+        if row["ROUND"] not in seen:
+            seen.append(row["ROUND"])
+        return row["COMPLETE"] == "True"
 
     lab.until("it is complete", advanced, 240)
-    assert seen == sorted(seen)
-    assert len([number for number in seen if 0 < number < 12]) >= 2, seen
-    header, row = lab.kubectl("get", "mfed", "digits", "-n", lab.namespace).splitlines()
-    assert header.split() == ["NAME", "COMPLETE", "ROUND", "ROUNDS", "LEARNERS", "METRIC", "AGE"]
-    assert row.split()[:4] == ["digits", "True", "12", "12"]
+    rounds = [int(number) for number in seen if number]
+    assert rounds == sorted(rounds)
+    assert len([number for number in rounds if 0 < number < 12]) >= 2, seen
+    row = shown(lab.kubectl("get", "mfed", "digits", "-n", lab.namespace))
+    assert list(row) == ["NAME", "COMPLETE", "ROUND", "ROUNDS", "LEARNERS", "METRIC", "AGE"]
+    assert (row["NAME"], row["COMPLETE"], row["ROUND"], row["ROUNDS"]) == ("digits", "True", "12", "12")
+    assert float(row["METRIC"]) > 0.5
+
+
+def shown(table: str) -> dict[str, str]:
+    """The one row that kubectl printed, by column; a cell may be empty."""
+    header, row = table.splitlines()
+    starts = [found.start() for found in re.finditer(r"\S+", header)]
+    ends = [*starts[1:], None]
+    return {header[a:b].strip(): row[a:b].strip() for a, b in zip(starts, ends, strict=True)}
 
 
 def fetch(kubeconfig: Path, namespace: str, name: str, target: Path) -> Path:

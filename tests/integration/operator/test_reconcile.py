@@ -496,10 +496,15 @@ def test_pods_that_may_not_be_made_are_explained(world: World) -> None:
     assert "exceeded quota" in world.condition("ControllerAvailable")[2]
 
 
-def test_a_silent_controller_is_told(world: World) -> None:
+def test_a_controller_that_stays_silent_is_told(world: World) -> None:
     world.start()
     world.controller.document = None
-    world.later()
+    world.later(1)
+    world.reconcile()
+    world.later(14)
+    world.reconcile()
+    assert world.condition("ControllerAvailable")[:2] == ("True", "Serving"), "it may be busy"
+    world.later(1)
     world.reconcile()
     assert world.condition("ControllerAvailable") == ("False", "NoAnswer", "connection refused")
 
