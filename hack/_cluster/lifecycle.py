@@ -79,7 +79,8 @@ def down(home: Home) -> None:
             processes.stop(names)
         kill_matching(_SHIM, str(home.containerd_socket))
         _unmount(home)
-        network.remove()
+        if network.is_free(API_PORT):  # otherwise they belong to a cluster of another state folder
+            network.remove()
         for folder in (home.etcd, home.kubelet, home.volumes, home.pod_addresses, home.hosts.parent, home.run):
             shutil.rmtree(folder, ignore_errors=True)
         say("the cluster is down")

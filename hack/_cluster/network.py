@@ -1,5 +1,6 @@
 """The node's bridge and the packet filter's rules around it."""
 
+import errno
 import socket
 
 from _cluster.components import BRIDGE
@@ -37,13 +38,13 @@ def remove() -> None:
 
 
 def is_free(port: int) -> bool:
-    """Whether a server could listen on this port of the node's address."""
+    """Whether nobody listens on this port of the node's address."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((NODE_IP, port))
-        except OSError:
-            return False
+        except OSError as error:
+            return error.errno != errno.EADDRINUSE  # without the bridge nobody has the address
         return True
 
 

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -354,6 +355,16 @@ COMMIT
         "-A PREROUTING -m addrtype --dst-type LOCAL -j DOCKER",
         "COMMIT",
     ]
+
+
+def test_a_port_is_free_unless_somebody_listens_on_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(network, "NODE_IP", "127.0.0.1")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        assert not network.is_free(port)
+    assert network.is_free(port)
+    monkeypatch.setattr(network, "NODE_IP", "192.0.2.1")  # an address that no machine has
+    assert network.is_free(port)
 
 
 # --- DNS and volumes -----------------------------------------------------------------------------------------------
