@@ -36,8 +36,13 @@ def up(home: Home) -> None:
     """Start whatever of the cluster does not run, and wait until its node is ready."""
     machine.require_suitable_machine()
     with exclusively(home):
+        processes = Processes(home)
+        if not processes.running("apiserver") and not network.is_free(API_PORT):
+            raise ClusterError(
+                f"{NODE_IP}:{API_PORT} is taken: a cluster of another state folder or tool runs here; stop that first"
+            )
         _build(home)
-        processes, api = Processes(home), _prepare(home)
+        api = _prepare(home)
         processes.start(components.etcd(home))
         _start_and_wait(processes, components.api_server(home), api.ready)
         _start_and_wait(processes, components.containerd(home), lambda: node.answers(home))
@@ -135,14 +140,10 @@ def _build(home: Home) -> None:
 
 def _prepare(home: Home) -> Api:
     """Everything on disk and in the kernel that the processes expect, and a client for the API server to come."""
-    network.create()
-    if not Processes(home).running("apiserver") and not network.is_free(API_PORT):
-        raise ClusterError(
-            f"{NODE_IP}:{API_PORT} is taken: a cluster of another state folder or tool runs here; stop that one first"
-        )
     for folder in (home.log, home.run, home.cni, home.hosts.parent):
         folder.mkdir(parents=True, exist_ok=True)
     pki.create(home)
+    network.create()
     (home.cni / "10-bridge.conflist").write_text(components.cni_config(home))
     (home.root / "containerd.toml").write_text(components.containerd_config(home))
     (home.root / "kubelet.json").write_text(components.kubelet_config(home))
