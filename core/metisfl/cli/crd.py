@@ -13,8 +13,6 @@ def crd() -> None:
     Example:
       metisfl crd | kubectl apply --server-side -f -
     """
-    import yaml
+    from metisfl.spec.crd import crd_yaml
 
-    from metisfl.spec.crd import crd as definition
-
-    click.echo(yaml.safe_dump(definition(), sort_keys=False, width=120), nl=False)
+    click.echo(crd_yaml(), nl=False)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -38,40 +38,23 @@ def test_both_examples_at_once_in_two_namespaces(
         assert tensors
         assert all(np.isfinite(tensor).all() for tensor in tensors.values())
 
-        place.delete(name)
-        place.until("nothing is left", lambda p=place, n=name: not p.left(n), 60)
+    lab.delete("digits")
+    with operator_away(lab):
+        other_lab.delete("breast-cancer")
+        other_lab.until("nothing is left, without the operator", lambda: not other_lab.left("breast-cancer"), 60)
+    lab.until("nothing is left", lambda: not lab.left("digits"), 60)
 
 
-def test_a_table_row_tells_how_it_goes(lab: Any, example: Example) -> None:
-    """What `kubectl get mfed` prints is what a person watches: rounds advance in it, one status write at a time."""
-    slow = example(
-        "digits", training={"epochs": 25, "batchSize": 8, "learningRate": "0.05"}, termination={"maxRounds": 12}
-    )
-    lab.apply(slow)
-    seen: list[str] = []
-
-    def advanced() -> bool:
-        row = shown(lab.kubectl("get", "mfed", "digits", "-n", lab.namespace, "-o", "wide"))
-        if row["ROUND"] not in seen:
-            seen.append(row["ROUND"])
-        return row["COMPLETE"] == "True"
-
-    lab.until("it is complete", advanced, 240)
-    rounds = [int(number) for number in seen if number]
-    assert rounds == sorted(rounds)
-    assert len([number for number in rounds if 0 < number < 12]) >= 2, seen
-    row = shown(lab.kubectl("get", "mfed", "digits", "-n", lab.namespace))
-    assert list(row) == ["NAME", "COMPLETE", "ROUND", "ROUNDS", "LEARNERS", "METRIC", "AGE"]
-    assert (row["NAME"], row["COMPLETE"], row["ROUND"], row["ROUNDS"]) == ("digits", "True", "12", "12")
-    assert float(row["METRIC"]) > 0.5
-
-
-def shown(table: str) -> dict[str, str]:
-    """The one row that kubectl printed, by column; a cell may be empty."""
-    header, row = table.splitlines()
-    starts = [found.start() for found in re.finditer(r"\S+", header)]
-    ends = [*starts[1:], None]
-    return {header[a:b].strip(): row[a:b].strip() for a, b in zip(starts, ends, strict=True)}
+@contextmanager
+def operator_away(lab: Any) -> Iterator[None]:
+    deployment = ("deployment/metisfl", "-n", "metisfl-system")
+    lab.kubectl("scale", *deployment, "--replicas=0")
+    try:
+        lab.until("the operator is away", lambda: not lab.kubectl("get", "pods", "-n", "metisfl-system", "-o", "name"))
+        yield
+    finally:
+        lab.kubectl("scale", *deployment, "--replicas=1")
+        lab.kubectl("rollout", "status", *deployment, "--timeout=90s", timeout=100)
 
 
 def fetch(kubeconfig: Path, namespace: str, name: str, target: Path) -> Path:
