@@ -214,6 +214,7 @@ def test_a_broken_pid_file_means_not_running(home: Home, content: str) -> None:
 
 def test_a_process_that_ends_at_once_is_told_with_its_log(started: Callable[..., Processes]) -> None:
     found = started("sh", "-c", "echo the port is taken; exit 1")
+    shell.wait_until(lambda: not found.running("test"), "the end", 10)
     with pytest.raises(ClusterError, match="the port is taken"):
         found.must_run("test")
 
@@ -247,10 +248,16 @@ def test_only_the_program_with_the_argument_is_killed() -> None:
         subprocess.Popen(["sleep", "61.25"]) as other,
         subprocess.Popen(["sleep", "61.5"]) as meant,
     ):
+        # Python goes on a moment before the kernel shows the new command lines.
+        pids = (other.pid, meant.pid)
+        shell.wait_until(lambda: all(processes.command_line(pid)[:1] == ["sleep"] for pid in pids), "both", 10)
         processes.kill_matching("sleep", "61.5")
-        assert meant.wait(timeout=10) == -signal.SIGKILL
-        assert other.poll() is None
-        other.kill()
+        try:
+            assert meant.wait(timeout=10) == -signal.SIGKILL
+            assert other.poll() is None
+        finally:
+            other.kill()
+            meant.kill()
 
 
 def test_two_callers_do_not_work_in_one_folder(home: Home) -> None:
