@@ -5,7 +5,9 @@ from __future__ import annotations
 import copy
 import json
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -134,26 +136,52 @@ def _uninstall(helm: Config) -> None:
         helm.uninstall(RELEASE, wait="legacy", timeout=120)
 
 
-@pytest.fixture
-def lab(operator: None, kubectl: Any, namespace: str) -> Lab:
-    return Lab(kubectl, namespace)
+@pytest.fixture(scope="session")
+def lab(operator: None, kubectl: Any) -> Iterator[Lab]:
+    """One namespace for all tests, each with a federation of its own name: pods take their time to go."""
+    with _namespace(kubectl) as name:
+        yield Lab(kubectl, name)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def other_lab(operator: None, kubectl: Any) -> Iterator[Lab]:
     """A second namespace."""
-    name = "test-other"
+    with _namespace(kubectl) as name:
+        yield Lab(kubectl, name)
+
+
+@contextmanager
+def _namespace(kubectl: Any) -> Iterator[str]:
+    name = f"test-{uuid.uuid4().hex[:8]}"
     kubectl("create", "namespace", name)
-    yield Lab(kubectl, name)
-    kubectl("delete", "namespace", name, "--timeout=120s", timeout=130)
+    try:
+        yield name
+    finally:
+        kubectl("delete", "namespace", name, "--timeout=120s", timeout=130)
+
+
+@pytest.fixture
+def run(lab: Lab) -> Iterator[Callable[[dict[str, Any]], str]]:
+    """Applies a Federation and answers its name; after the test it is deleted, without waiting for its pods."""
+    names: list[str] = []
+
+    def applied(federation: dict[str, Any]) -> str:
+        lab.apply(federation)
+        names.append(federation["metadata"]["name"])
+        return names[-1]
+
+    yield applied
+    for name in names:
+        lab.kubectl("delete", "mfed", name, "-n", lab.namespace, "--ignore-not-found", "--wait=false")
 
 
 @pytest.fixture(scope="session")
 def example() -> Callable[..., dict[str, Any]]:
-    """A Federation of examples/, with parts of its spec replaced."""
+    """A Federation of examples/, under another name and with parts of its spec replaced if so wished."""
 
-    def load(folder: str, **spec: Any) -> dict[str, Any]:
+    def load(folder: str, name: str | None = None, **spec: Any) -> dict[str, Any]:
         document: dict[str, Any] = yaml.safe_load((ROOT / "examples" / folder / "federation.yaml").read_text())
+        document["metadata"]["name"] = name or document["metadata"]["name"]
         document["spec"].update(copy.deepcopy(spec))
         return document
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+
+Run = Callable[[dict[str, Any]], str]
 
 MINUTE = 60
 DIGITS = "metisfl_learner.examples.digits:DigitsLearner"
@@ -51,9 +54,10 @@ def small(name: str, entrypoint: str = DIGITS, *groups: dict[str, Any]) -> dict[
     ],
     ids=["wrong entrypoint", "wrong image", "other shape", "no node"],
 )
-def test_what_is_wrong_is_told_within_a_minute(lab: Any, federation: dict[str, Any], reason: str, words: str) -> None:
-    name = federation["metadata"]["name"]
-    lab.apply(federation)
+def test_what_is_wrong_is_told_within_a_minute(
+    lab: Any, run: Run, federation: dict[str, Any], reason: str, words: str
+) -> None:
+    name = run(federation)
     lab.until(f"the reason {reason}", lambda: lab.condition(name, "LearnersReady")[1] == reason, MINUTE)
     assert words in lab.condition(name, "LearnersReady")[2]
     told = [event for event in lab.events(name) if event[1] == reason]
@@ -79,14 +83,14 @@ def test_what_the_schema_knows_is_refused_at_once(lab: Any, path: str, value: di
     assert words in str(refused.value)
 
 
-def test_a_rule_across_fields_is_told(lab: Any) -> None:
+def test_a_rule_across_fields_is_told(lab: Any, run: Run) -> None:
     """By the API server where it knows CEL, and otherwise by the operator."""
     federation = small("rule")
     federation["spec"]["selection"] = {"minLearners": 2}
     words = "selection.minLearners must not exceed the sum of learnerGroups' replicas"
     refused = ""
     try:
-        lab.apply(federation)
+        run(federation)
     except AssertionError as error:
         refused = str(error)
     if refused:
