@@ -19,7 +19,8 @@ _QUIET = {
     Reason.NOT_SUSPENDED,
     Reason.SCALED_DOWN,
 }
-_EXPECTED = {Reason.SUSPENDED, Reason.EXPIRED, Reason.COMPLETED, Reason.SERVING, Reason.ALL_CONNECTED}
+_ENDS = {Reason.COMPLETED, Reason.FAILED}
+_EXPECTED = {Reason.SUSPENDED, Reason.EXPIRED, Reason.SERVING, Reason.ALL_CONNECTED}
 
 
 @dataclass(frozen=True)
@@ -42,11 +43,13 @@ def notices(old: Iterable[Condition], new: Iterable[Condition]) -> list[Notice]:
 
 
 def _quiet(condition: Condition) -> bool:
-    if condition.type == ConditionType.PROGRESSING and condition.status == ConditionStatus.TRUE:
-        # It gathers learners, trains, evaluates: that training has begun is the one step worth telling.
-        return condition.reason != FederationState.TRAINING
-    if condition.type == ConditionType.COMPLETE and condition.reason == Reason.FAILED:
-        return True
+    match condition.type, condition.status:
+        case ConditionType.PROGRESSING, ConditionStatus.TRUE:
+            # It gathers learners, trains, evaluates: that training has begun is the one step worth telling.
+            return condition.reason != FederationState.TRAINING
+        case ((ConditionType.PROGRESSING | ConditionType.COMPLETE), ConditionStatus.FALSE) if condition.reason in _ENDS:
+            # Told by the condition that is true then, with the controller's reason.
+            return True
     return condition.reason in _QUIET
 
 

@@ -534,7 +534,6 @@ def test_events_tell_the_story_once(world: World) -> None:
         ("Normal", "Serving"),
         ("Normal", "AllConnected"),
         ("Normal", "Training"),
-        ("Normal", "Completed"),
         ("Normal", "MaxRoundsReached"),
     ]
 
