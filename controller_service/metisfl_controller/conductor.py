@@ -119,7 +119,6 @@ class Conductor:
         resumed = Resumed(
             version=snapshot.latest.version if snapshot.latest else None,
             started_at=snapshot.started_at,
-            evaluated=frozenset(self.version_metrics),
             ended=snapshot.outcome is not None,
         )
         return Machine(Plan.of(self.federation.spec), self.uid, snapshot.incarnation, resumed, self.clock())

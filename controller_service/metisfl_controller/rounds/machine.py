@@ -30,11 +30,14 @@ class Phase(StrEnum):
 
 @dataclass(frozen=True)
 class Resumed:
-    """Where an earlier controller left off; the default is a new federation."""
+    """Where an earlier controller left off; the default is a new federation.
+
+    The version is evaluated again even if its metrics are known: the controller may have been killed after it recorded
+    them and before it drew its conclusion from them.
+    """
 
     version: int | None = None
     started_at: float | None = None
-    evaluated: frozenset[int] = frozenset()
     ended: bool = False
 
 
@@ -67,7 +70,8 @@ class Machine:
         self.final: FinalEvaluation | None = None
         self._federation = federation
         self._incarnation = incarnation
-        self._evaluated = set(resumed.evaluated)
+        self._evaluated = False
+        """Whether this controller knows the metrics of the present version."""
         self._returning = resumed.version is not None
         """An earlier controller's learners are finding their way back."""
         self._early: dict[str, Report] = {}
@@ -128,7 +132,7 @@ class Machine:
             case m.Evaluated():
                 self._evaluated_by(event)
             case m.Committed(version):
-                self.version, self.round, self._early = version, None, {}
+                self.version, self.round, self._early, self._evaluated = version, None, {}, False
                 self.phase = Phase.BETWEEN
             case m.AggregationFailed(message):
                 self._end(False, "AggregationFailed", message)
@@ -246,7 +250,7 @@ class Machine:
             started_at=self._now,
             deadline_at=self._now + self.plan.round_deadline,
         )
-        if self.plan.evaluates(self.version) and self.version not in self._evaluated:
+        if self.plan.evaluates(self.version):
             self.round.evaluation = Evaluation(self.version, dict(self._early))
         self.phase = Phase.TRAINING
         self._out.append(m.BeginRound(self.round.number))
@@ -364,7 +368,7 @@ class Machine:
     def _record(self, evaluation: Evaluation) -> None:
         evaluation.settled = True
         if evaluation.reports:
-            self._evaluated.add(evaluation.version)
+            self._evaluated = True
         if means := evaluation.means():
             self._out.append(m.RecordMetrics(evaluation.version, means))
 
@@ -380,7 +384,7 @@ class Machine:
 
     def _evaluate_last(self, reason: str, message: str) -> None:
         assert self.version is not None
-        if self.version in self._evaluated:
+        if self._evaluated:
             self._end(True, reason, message, self.version)
             return
         self.phase = Phase.EVALUATING

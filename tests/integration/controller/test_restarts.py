@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +116,38 @@ async def test_killed_while_the_last_version_is_evaluated(controller: Controller
     for player in players:
         await player.task("STOP")
     assert (await table.status())["metrics"] == [{"name": "accuracy", "value": 0.5, "version": 1, "examples": 10}]
+
+
+async def test_killed_between_the_metrics_that_meet_the_target_and_the_outcome(
+    served: Callable[..., Any], tmp_path: Path
+) -> None:
+    spec: dict[str, Any] = {
+        "learnerGroups": [{"name": "a", "replicas": 1}],
+        "termination": {"maxRounds": 3, "targetMetric": {"name": "accuracy", "atLeast": "0.9"}},
+    }
+    async with served(**spec) as table:
+        player = table.player("a-0")
+        await player.enter()
+        await player.delivers(await player.task("INITIALISE"))
+        await player.evaluate(await player.task("TRAIN"), accuracy=0.9)
+        await player.task("DISCARD")
+        await player.task("STOP")
+    # Just what such a kill leaves: the metrics' row, and nothing of the outcome.
+    with closing(sqlite3.connect(tmp_path / "state" / "history.sqlite")) as database, database:
+        database.execute(
+            "UPDATE federation SET state = '', reason = '', message = '', completed_at = NULL, published_version = NULL"
+        )
+        assert database.execute("SELECT version, name, value FROM metrics").fetchall() == [(0, "accuracy", 0.9)]
+    async with served(**spec) as table:
+        player = table.player("a-0")
+        await player.enter()
+        task = await player.task("TRAIN")
+        assert task.evaluate
+        await player.evaluate(task, accuracy=0.9)
+        await player.task("DISCARD")
+        await player.task("STOP")
+        status = await table.status()
+        assert (status["reason"], status["globalModel"]["version"]) == ("TargetMetricReached", 0)
 
 
 async def test_told_to_stop_in_mid_upload(controller: Controllers) -> None:

@@ -400,8 +400,10 @@ def test_a_restarted_controller_asks_for_what_learners_hold(script: Scripts) -> 
 
 def test_a_restarted_controller_gives_everybody_time_to_return(script: Scripts) -> None:
     """Otherwise the first few to reconnect would begin, and what the others hold would be lost."""
-    resumed = Resumed(version=4, started_at=900.0, evaluated=frozenset(range(5)))
-    f = script(learners=4, min_learners=2, quorum_percent=50, max_rounds=9, incarnation=2, resumed=resumed)
+    resumed = Resumed(version=4, started_at=900.0)
+    f = script(
+        learners=4, evaluate_every=5, min_learners=2, quorum_percent=50, max_rounds=9, incarnation=2, resumed=resumed
+    )
     f.ready("a-0", "a-1", held=())
     assert f.machine.phase is Phase.BETWEEN
     f.ready("a-2", held=(train_task("a-2", 4),))
@@ -432,10 +434,12 @@ def test_what_does_not_serve_the_open_round_is_discarded(script: Scripts, stale:
     assert len(lines) == 4
 
 
-def test_metrics_that_are_known_are_not_measured_again(script: Scripts) -> None:
-    resumed = Resumed(version=4, started_at=900.0, evaluated=frozenset({3, 4}))
-    f = script(learners=1, max_rounds=9, resumed=resumed)
-    assert f.ready("a-0")[-1] == "a-0 trains 4"
+def test_a_restarted_controller_checks_the_target_of_the_version_it_finds(script: Scripts) -> None:
+    """The controller before may have died after it recorded the metrics and before it acted on them."""
+    target = Target("accuracy", at_least=0.9)
+    f = script(learners=1, max_rounds=9, target=target, resumed=Resumed(version=4, started_at=900.0))
+    assert f.ready("a-0")[-1] == "a-0 trains and evaluates 4"
+    assert f.evaluates(4, a_0=0.9)[-1] == "Complete: TargetMetricReached at 4"
 
 
 def test_an_evaluation_sent_again_before_the_round_begins_counts(script: Scripts) -> None:
@@ -467,7 +471,7 @@ def test_those_who_do_not_return_for_the_last_evaluation_are_given_up(script: Sc
 
 @pytest.mark.parametrize("limits", [{"max_rounds": 4}, {"max_rounds": 9, "max_duration": 50.0}])
 def test_a_federation_that_has_ended_stays_ended(script: Scripts, limits: dict[str, Any]) -> None:
-    resumed = Resumed(version=4, started_at=900.0, evaluated=frozenset({4}), ended=True)
+    resumed = Resumed(version=4, started_at=900.0, ended=True)
     f = script(learners=1, resumed=resumed, **limits)
     assert f.machine.phase is Phase.ENDED
     assert f.after(1000) == []
@@ -573,10 +577,11 @@ def test_when_the_time_is_up_and_all_is_known_it_ends_at_once(script: Scripts) -
 
 
 def test_the_time_counts_from_the_first_round_over_restarts(script: Scripts) -> None:
-    resumed = Resumed(version=1, started_at=960.0, evaluated=frozenset({1}))
-    f = script(learners=1, max_rounds=9, max_duration=50.0, resumed=resumed)
+    f = script(learners=1, max_rounds=9, max_duration=50.0, resumed=Resumed(version=1, started_at=960.0))
+    f.ready("a-0")
+    f.evaluates(1, a_0=0.5)
     assert f.after(9) == []
-    assert f.after(1) == ["Complete: MaxDurationReached at 1"]
+    assert f.after(1) == ["a-0 discards 1", "Complete: MaxDurationReached at 1"]
 
 
 def test_waiting_for_learners_ends_with_the_time(script: Scripts) -> None:

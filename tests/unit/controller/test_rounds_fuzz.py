@@ -46,7 +46,9 @@ class World:
         self.incarnation += 1
         self.connected.clear()
         self.folded, self.committing = {}, None
-        resumed = Resumed(self.committed, self.started_at, frozenset(self.evaluated), self.ended is not None)
+        if self.committed is not None:
+            self.evaluated.discard(self.committed)  # what it finds is evaluated again
+        resumed = Resumed(self.committed, self.started_at, self.ended is not None)
         self.machine = Machine(self.plan, "uid", self.incarnation, resumed, self.now)
 
     def handle(self, event: m.Event) -> None:
@@ -97,7 +99,7 @@ class World:
                 self.committing = command.number
             case m.RecordMetrics(version):
                 assert version == self.committed
-                assert version not in self.evaluated, "metrics of a version are settled once"
+                assert version not in self.evaluated, "a controller settles the metrics of a version once"
                 self.evaluated.add(version)
             case m.End():
                 assert command.published == self.committed
