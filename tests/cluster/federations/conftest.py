@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import fcntl
 import json
 import time
 import uuid
@@ -20,6 +21,7 @@ from metisfl.api import FederationDocument, RoundDocument
 
 ROOT = Path(__file__).resolve().parents[3]
 RELEASE, RELEASE_NAMESPACE = "metisfl", "metisfl-system"
+OTHER_SESSION_SECONDS = 1200
 KINDS = "statefulsets,services,configmaps,persistentvolumeclaims,pods,federations.metisfl.dev"
 
 
@@ -114,6 +116,7 @@ def operator(kubectl: Any, kubeconfig: Path, images: Mapping[str, str]) -> Itera
     """The chart, installed for the whole session; nothing of it is left afterwards."""
     values = {"images": {**images, "pullPolicy": "IfNotPresent"}, "logFormat": "text"}
     with (
+        _alone(kubeconfig),
         Config(kubeconfig_path=kubeconfig, namespace=RELEASE_NAMESPACE) as helm,
         Chart.load(ROOT / "charts" / "metisfl") as chart,
     ):
@@ -127,6 +130,22 @@ def operator(kubectl: Any, kubeconfig: Path, images: Mapping[str, str]) -> Itera
             _uninstall(helm)
             kubectl("delete", "crd", "federations.metisfl.dev", "--timeout=60s", timeout=70)
             kubectl("delete", "namespace", RELEASE_NAMESPACE, "--timeout=120s", timeout=130)
+
+
+@contextmanager
+def _alone(kubeconfig: Path) -> Iterator[None]:
+    """A cluster has one operator: another session of these tests on this machine has to finish first."""
+    with kubeconfig.with_suffix(".tests.lock").open("w") as lock:
+        end = time.monotonic() + OTHER_SESSION_SECONDS
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > end:
+                    pytest.fail(f"another session has been testing in this cluster for {OTHER_SESSION_SECONDS} s")
+                time.sleep(1)
+        yield
 
 
 def _uninstall(helm: Config) -> None:

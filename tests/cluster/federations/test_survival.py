@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -35,7 +36,8 @@ def test_a_run_goes_on_when_a_learner_and_then_the_controller_are_killed(lab: An
     lab.kill(f"{name}-controller-0")
     lab.until("the last round", lambda: reached(last), 240)
     status = lab.until_complete(name)
-    assert shown == sorted(shown)
+    # A controller that was killed in the middle of a round comes back with the last one that was committed.
+    assert all(later >= earlier - 1 for earlier, later in pairwise(shown)), shown
     assert len(shown) >= 3, "rounds advance before one's eyes"
 
     assert status["currentRound"] == last
