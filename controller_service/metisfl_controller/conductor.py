@@ -23,7 +23,8 @@ from metisfl_controller.clock import Clock
 from metisfl_controller.metrics import ControllerMetrics
 from metisfl_controller.rounds import messages as m
 from metisfl_controller.rounds.evaluation import Mean, Report
-from metisfl_controller.rounds.machine import Machine, Resumed
+from metisfl_controller.rounds.machine import Machine
+from metisfl_controller.rounds.phases import Resumed
 from metisfl_controller.rounds.plan import Plan
 from metisfl_controller.rounds.tasks import Kind, Order, TaskId
 from metisfl_controller.server.downloads import GlobalModel

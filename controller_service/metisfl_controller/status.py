@@ -17,8 +17,8 @@ from metisfl.api import (
 )
 from metisfl_controller.conductor import Conductor
 from metisfl_controller.rounds.evaluation import Mean, Report, weighted_means
-from metisfl_controller.rounds.machine import Phase
 from metisfl_controller.rounds.participation import OpenRound, Standing
+from metisfl_controller.rounds.phases import Phase
 from metisfl_controller.state.store import RoundRecord, StoredVersion
 
 _STATES = {

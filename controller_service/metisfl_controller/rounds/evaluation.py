@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from metisfl_controller.rounds.plan import Target
+
 
 @dataclass(frozen=True)
 class Report:
@@ -48,3 +50,10 @@ class Evaluation:
 
     def means(self) -> dict[str, Mean]:
         return weighted_means(self.reports.values())
+
+    def reaches(self, target: Target | None) -> str:
+        """A sentence that says so, or nothing."""
+        mean = self.means().get(target.metric) if target else None
+        if target is None or mean is None or not target.met_by(mean.value):
+            return ""
+        return f"version {self.version} reached {target}: {mean.value:.6g}"

@@ -19,6 +19,11 @@ class LearnerReady:
     held: tuple[str, ...] = ()
     running: str = ""
 
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """All that it brings along, the task at work last."""
+        return (*self.held, self.running) if self.running else self.held
+
 
 @dataclass(frozen=True)
 class LearnerLost:

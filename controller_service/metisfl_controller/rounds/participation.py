@@ -47,6 +47,21 @@ class OpenRound:
     def quorum(self) -> int:
         return quorum_of(len(self.participants), self.quorum_percent)
 
+    def expects(self, task: TaskId) -> bool:
+        """Whether this task's result would count; also of a learner that was lost while it was on its way."""
+        participant = self.participants.get(task.learner)
+        return (
+            participant is not None
+            and participant.task == task
+            and participant.standing in (Standing.PENDING, Standing.LOST)
+        )
+
+    def stands(self, learner: str, standing: Standing) -> None:
+        """A participant that has not delivered is lost or excluded; what was delivered stays."""
+        participant = self.participants.get(learner)
+        if participant and participant.standing is Standing.PENDING:
+            participant.standing = standing
+
     def having(self, *standings: Standing) -> tuple[str, ...]:
         """Participants of these standings, in the order of their names."""
         return tuple(sorted(name for name, p in self.participants.items() if p.standing in standings))

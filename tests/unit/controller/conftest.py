@@ -11,7 +11,8 @@ import pytest
 
 from metisfl_controller.rounds import messages as m
 from metisfl_controller.rounds.evaluation import Report
-from metisfl_controller.rounds.machine import Machine, Resumed
+from metisfl_controller.rounds.machine import Machine
+from metisfl_controller.rounds.phases import Resumed
 from metisfl_controller.rounds.plan import Plan
 from metisfl_controller.rounds.tasks import Kind, TaskId
 

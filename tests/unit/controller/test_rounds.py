@@ -9,7 +9,7 @@ import pytest
 
 from metisfl_controller.rounds import messages as m
 from metisfl_controller.rounds.evaluation import Report
-from metisfl_controller.rounds.machine import Phase, Resumed
+from metisfl_controller.rounds.phases import Phase, Resumed
 from metisfl_controller.rounds.plan import Target
 from metisfl_controller.rounds.tasks import Kind, TaskId
 

@@ -12,7 +12,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from metisfl_controller.rounds import messages as m
 from metisfl_controller.rounds.evaluation import Report
-from metisfl_controller.rounds.machine import Machine, Phase, Resumed
+from metisfl_controller.rounds.machine import Machine
+from metisfl_controller.rounds.phases import Phase, Resumed
 from metisfl_controller.rounds.plan import Plan, Target, quorum_of
 from metisfl_controller.rounds.tasks import Kind, Order, TaskId
 

@@ -1,0 +1,58 @@
+"""The learners that are ready for work, and what the state machine tells them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from metisfl_controller.rounds import messages as m
+from metisfl_controller.rounds.tasks import Kind, Order, TaskId
+
+
+class Learners:
+    """Names the tasks of one federation and one controller's incarnation; `say` takes the commands."""
+
+    def __init__(self, federation: str, incarnation: int, say: Callable[[m.Command], None]) -> None:
+        self.ready: dict[str, m.LearnerReady] = {}
+        """What each came with, until it is given work."""
+        self._federation = federation
+        self._incarnation = incarnation
+        self._say = say
+
+    def task(self, kind: Kind, version: int, learner: str, attempt: int) -> TaskId:
+        return TaskId(self._federation, self._incarnation, kind, version, learner, attempt)
+
+    def trains_from(self, task: TaskId, version: int | None) -> bool:
+        """Whether the task, perhaps of an earlier controller, turns this version into the next."""
+        return (task.federation, task.kind, task.base_version) == (self._federation, Kind.TRAIN, version)
+
+    def unpack(self, learner: str) -> m.LearnerReady:
+        """What a ready learner came with. It is sorted out now, so it is forgotten."""
+        brought, self.ready[learner] = self.ready[learner], m.LearnerReady(learner)
+        return brought
+
+    def discard_but(self, kept: str | None, brought: m.LearnerReady) -> None:
+        """Rid a learner of what it came with, one task excepted."""
+        for text in brought.tasks:
+            if text != kept:
+                self._say(m.Discard(brought.learner, text, "its round is over"))
+
+    def dispatch(self, order: Order) -> None:
+        self._say(m.Dispatch(order))
+
+    def resend(self, order: Order) -> None:
+        self._say(m.Resend(order))
+
+    def discard(self, task: TaskId, reason: str) -> None:
+        """Tell the task's learner, if it is there, that its result is not wanted any more."""
+        if task.learner in self.ready:
+            self._say(m.Discard(task.learner, str(task), reason))
+
+
+def by_number(learners: Iterable[str]) -> list[str]:
+    """Learners in their natural order: `silo-a-2` before `silo-a-10`."""
+    return sorted(learners, key=_number)
+
+
+def _number(learner: str) -> tuple[str, int]:
+    group, _, ordinal = learner.rpartition("-")
+    return (group, int(ordinal)) if ordinal.isdigit() else (learner, 0)

@@ -1,0 +1,35 @@
+"""Where a federation stands, and where it goes on after a restart."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Phase(StrEnum):
+    GATHERING = "gathering"
+    INITIALISING = "initialising"
+    BETWEEN = "between"
+    TRAINING = "training"
+    COMMITTING = "committing"
+    EVALUATING = "evaluating"
+    ENDED = "ended"
+
+
+@dataclass(frozen=True)
+class Resumed:
+    """Where an earlier controller left off; the default is a new federation.
+
+    The version is evaluated again even if its metrics are known: the controller may have been killed after it recorded
+    them and before it drew its conclusion from them.
+    """
+
+    version: int | None = None
+    started_at: float | None = None
+    ended: bool = False
+
+    @property
+    def phase(self) -> Phase:
+        if self.ended:
+            return Phase.ENDED
+        return Phase.GATHERING if self.version is None else Phase.BETWEEN

@@ -1,0 +1,83 @@
+"""The open round: gives learners their part in it and follows what becomes of each, as the protocol decides."""
+
+from __future__ import annotations
+
+from metisfl_controller.rounds import messages as m
+from metisfl_controller.rounds.evaluation import Evaluation
+from metisfl_controller.rounds.learners import Learners, by_number
+from metisfl_controller.rounds.participation import OpenRound, Participant, Standing
+from metisfl_controller.rounds.protocols.protocol import AskAgain, RoundProtocol, Step
+from metisfl_controller.rounds.tasks import Kind, Order, TaskId
+
+
+class Training:
+    """One round from its first task to the command that commits it."""
+
+    def __init__(self, learners: Learners, protocol: RoundProtocol, version: int, now: float) -> None:
+        self.round: OpenRound = protocol.open(version, now)
+        self._learners = learners
+        self._protocol = protocol
+
+    def begin(self, evaluation: Evaluation | None) -> None:
+        """Everybody who is ready takes part; with an evaluation, of the base version as well."""
+        self.round.evaluation = evaluation
+        for learner in by_number(self._learners.ready):
+            self._assign(learner)
+
+    def appeared(self, learner: str) -> bool:
+        """A learner is ready in mid-round; says whether it has been given something to do."""
+        admitted = self._protocol.admits(self.round, learner)
+        if admitted:
+            self._assign(learner)
+        return admitted
+
+    def next_step(self, now: float) -> Step | None:
+        return self._protocol.next_step(self.round, self._learners.ready.keys(), now)
+
+    def ask_again(self, step: AskAgain) -> None:
+        self.round.attempt += 1
+        self.round.deadline_at = step.deadline_at
+        for learner in by_number(step.learners):
+            self._assign(learner)
+
+    def commit(self) -> m.CommitRound:
+        return m.CommitRound(
+            number=self.round.number,
+            attempts=self.round.attempt,
+            started_at=self.round.started_at,
+            participants=tuple(by_number(self.round.participants)),
+            contributors=self.round.having(Standing.DONE),
+            lost=self.round.having(Standing.PENDING, Standing.LOST, Standing.EXCLUDED),
+        )
+
+    def dismiss(self, reason: str) -> None:
+        """Those who are still at work may stop."""
+        for learner in self.round.having(Standing.PENDING):
+            self._learners.discard(self.round.participants[learner].task, reason)
+
+    def _assign(self, learner: str) -> None:
+        """Give a ready learner its part: what it already holds or works on, what it had before, or a new task."""
+        brought = self._learners.unpack(learner)
+        usable = next((text for text in brought.tasks if self._usable(text, learner)), None)
+        participant = self.round.participants.get(learner)
+        if usable:
+            task = TaskId.parse(usable)
+        elif participant:
+            task = participant.task
+        else:
+            task = self._learners.task(Kind.TRAIN, self.round.base_version, learner, self.round.attempt)
+        self.round.participants[learner] = Participant(task)
+        order = Order(task, self.round.number, self.round.evaluation is not None, self.round.deadline_at)
+        if usable is None:
+            self._learners.dispatch(order)
+        elif usable != brought.running:
+            self._learners.resend(order)
+        self._learners.discard_but(usable, brought)
+
+    def _usable(self, text: str, learner: str) -> bool:
+        """Whether a task of before (perhaps of an earlier controller) still serves this round."""
+        try:
+            task = TaskId.parse(text)
+        except ValueError:
+            return False
+        return task.learner == learner and self._learners.trains_from(task, self.round.base_version)
