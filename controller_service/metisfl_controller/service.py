@@ -20,7 +20,7 @@ from metisfl.wire import rpc
 from metisfl_controller.aggregation.engine import Engine
 from metisfl_controller.aggregation.staging import StagingPool
 from metisfl_controller.clock import steady_clock
-from metisfl_controller.conductor import Conductor
+from metisfl_controller.conductor.conductor import Conductor
 from metisfl_controller.metrics import ControllerMetrics
 from metisfl_controller.partitions import PartitionPlan
 from metisfl_controller.server.rest import build_app

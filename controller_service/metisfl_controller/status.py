@@ -15,7 +15,7 @@ from metisfl.api import (
     RoundDocument,
     RoundProgress,
 )
-from metisfl_controller.conductor import Conductor
+from metisfl_controller.conductor.conductor import Conductor
 from metisfl_controller.rounds.evaluation import Mean, Report, weighted_means
 from metisfl_controller.rounds.participation import OpenRound, Standing
 from metisfl_controller.rounds.phases import Phase
@@ -34,19 +34,19 @@ _STATES = {
 
 def federation_document(conductor: Conductor, versions: list[StoredVersion]) -> FederationDocument:
     """`GET /v1/federation`. `versions`: all committed ones, oldest first."""
-    machine, outcome, spec = conductor.machine, conductor.outcome, conductor.federation.spec
+    machine, progress, spec = conductor.machine, conductor.progress, conductor.federation.spec
+    outcome, latest = progress.outcome, progress.latest
     published = outcome.published_version if outcome else None
-    shown = published if published is not None else max(conductor.version_metrics, default=None)
-    latest = conductor.latest
+    shown = published if published is not None else max(progress.version_metrics, default=None)
+    committed = latest.version if latest else 0
     if published is not None:
         latest = next((v for v in versions if v.version == published), latest)
     waiting = machine.phase in (Phase.GATHERING, Phase.BETWEEN) and outcome is None
     ready = sum(learner.ready for learner in conductor.registry.learners.values())
-    committed = conductor.latest.version if conductor.latest else 0
     return FederationDocument(
         name=conductor.federation.metadata.name,
         uid=conductor.uid,
-        incarnation=conductor.incarnation,
+        incarnation=progress.incarnation,
         state=FederationState(outcome.state) if outcome else _STATES[machine.phase],
         reason=outcome.reason if outcome else "LearnersMissing" if waiting else "",
         message=outcome.message
@@ -60,7 +60,7 @@ def federation_document(conductor: Conductor, versions: list[StoredVersion]) -> 
         round=_progress(machine.round) if machine.round else None,
         learners=[*_learners(conductor), *_refusals(conductor)],
         desired_learners=spec.total_replicas,
-        metrics=_values(conductor.version_metrics, shown),
+        metrics=_values(progress.version_metrics, shown),
         global_model=GlobalModel(
             version=latest.version, sha256=latest.sha256, location=f"models/{latest.file}", bytes=latest.bytes
         )
@@ -128,13 +128,13 @@ def _learners(conductor: Conductor) -> list[LearnerDocument]:
         LearnerDocument(
             id=learner.id,
             group=learner.group,
-            connected=conductor.connected(learner),
+            connected=conductor.attendance.is_connected(learner),
             activity=learner.activity,
             progress=learner.progress,
             message=learner.message,
             train_examples=learner.train_examples,
             test_examples=learner.test_examples,
-            contributions=conductor.contributions.get(learner.id, 0),
+            contributions=conductor.progress.contributions.get(learner.id, 0),
             last_seen=_time(learner.last_seen),
         )
         for learner in sorted(conductor.registry.learners.values(), key=lambda x: (x.group, x.ordinal))

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from metisfl_controller.rounds.learners import Learners
 from metisfl_controller.rounds.plan import Plan
 
 
+@dataclass
 class Gathering:
     """Enough learners must be ready, and then the rest have some time to appear."""
 
-    def __init__(self, learners: Learners, plan: Plan) -> None:
-        self._learners = learners
-        self._plan = plan
-        self._enough_since: float | None = None
+    learners: Learners
+    plan: Plan
+    _enough_since: float | None = None
 
     @property
     def enough(self) -> bool:
-        return len(self._learners.ready) >= self._plan.min_learners
+        return len(self.learners.ready) >= self.plan.min_learners
 
     def done(self, now: float) -> bool:
         """Ask at every step: the rest's time begins anew when learners were too few in between."""
@@ -25,5 +27,5 @@ class Gathering:
             return False
         if self._enough_since is None:
             self._enough_since = now
-        everybody = len(self._learners.ready) >= self._plan.expected_learners
-        return everybody or now - self._enough_since >= self._plan.gather_grace
+        everybody = len(self.learners.ready) >= self.plan.expected_learners
+        return everybody or now - self._enough_since >= self.plan.gather_grace

@@ -190,7 +190,7 @@ class Machine:
         if self.started_at is None:
             self.started_at = self._now
         self.phase = Phase.TRAINING
-        self._training = Training(self._learners, self._protocol, version, self._now)
+        self._training = Training(self._protocol.open(version, self._now), self._protocol, self._learners)
         self._out.append(m.BeginRound(self._training.round.number))
         self._training.begin(Evaluation(version, dict(self._early)) if self.plan.evaluates(version) else None)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from metisfl_controller.rounds import messages as m
 from metisfl_controller.rounds.evaluation import Evaluation
 from metisfl_controller.rounds.learners import Learners, by_number
@@ -10,29 +12,29 @@ from metisfl_controller.rounds.protocols.protocol import AskAgain, RoundProtocol
 from metisfl_controller.rounds.tasks import Kind, Order, TaskId
 
 
+@dataclass
 class Training:
     """One round from its first task to the command that commits it."""
 
-    def __init__(self, learners: Learners, protocol: RoundProtocol, version: int, now: float) -> None:
-        self.round: OpenRound = protocol.open(version, now)
-        self._learners = learners
-        self._protocol = protocol
+    round: OpenRound
+    protocol: RoundProtocol
+    learners: Learners
 
     def begin(self, evaluation: Evaluation | None) -> None:
         """Everybody who is ready takes part; with an evaluation, of the base version as well."""
         self.round.evaluation = evaluation
-        for learner in by_number(self._learners.ready):
+        for learner in by_number(self.learners.ready):
             self._assign(learner)
 
     def appeared(self, learner: str) -> bool:
         """A learner is ready in mid-round; says whether it has been given something to do."""
-        admitted = self._protocol.admits(self.round, learner)
+        admitted = self.protocol.admits(self.round, learner)
         if admitted:
             self._assign(learner)
         return admitted
 
     def next_step(self, now: float) -> Step | None:
-        return self._protocol.next_step(self.round, self._learners.ready.keys(), now)
+        return self.protocol.next_step(self.round, self.learners.ready.keys(), now)
 
     def ask_again(self, step: AskAgain) -> None:
         self.round.attempt += 1
@@ -53,11 +55,11 @@ class Training:
     def dismiss(self, reason: str) -> None:
         """Those who are still at work may stop."""
         for learner in self.round.having(Standing.PENDING):
-            self._learners.discard(self.round.participants[learner].task, reason)
+            self.learners.discard(self.round.participants[learner].task, reason)
 
     def _assign(self, learner: str) -> None:
         """Give a ready learner its part: what it already holds or works on, what it had before, or a new task."""
-        brought = self._learners.unpack(learner)
+        brought = self.learners.unpack(learner)
         usable = next((text for text in brought.tasks if self._usable(text, learner)), None)
         participant = self.round.participants.get(learner)
         if usable:
@@ -65,14 +67,14 @@ class Training:
         elif participant:
             task = participant.task
         else:
-            task = self._learners.task(Kind.TRAIN, self.round.base_version, learner, self.round.attempt)
+            task = self.learners.task(Kind.TRAIN, self.round.base_version, learner, self.round.attempt)
         self.round.participants[learner] = Participant(task)
         order = Order(task, self.round.number, self.round.evaluation is not None, self.round.deadline_at)
         if usable is None:
-            self._learners.dispatch(order)
+            self.learners.dispatch(order)
         elif usable != brought.running:
-            self._learners.resend(order)
-        self._learners.discard_but(usable, brought)
+            self.learners.resend(order)
+        self.learners.discard_but(usable, brought)
 
     def _usable(self, text: str, learner: str) -> bool:
         """Whether a task of before (perhaps of an earlier controller) still serves this round."""
@@ -80,4 +82,4 @@ class Training:
             task = TaskId.parse(text)
         except ValueError:
             return False
-        return task.learner == learner and self._learners.trains_from(task, self.round.base_version)
+        return task.learner == learner and self.learners.trains_from(task, self.round.base_version)

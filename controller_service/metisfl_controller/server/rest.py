@@ -9,8 +9,8 @@ from fastapi.responses import FileResponse, PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from metisfl.api import FederationDocument, ModelDocument, RoundDocument
-from metisfl_controller.conductor import Conductor
-from metisfl_controller.state.store import StoredVersion
+from metisfl_controller.conductor.conductor import Conductor
+from metisfl_controller.state.store import Outcome, StoredVersion
 from metisfl_controller.status import federation_document, model_document, round_document
 
 _VERSION = Path(description="A version number, or `latest`: the published version once there is one", max_length=20)
@@ -19,7 +19,7 @@ _VERSION = Path(description="A version number, or `latest`: the published versio
 def build_app(conductor: Conductor) -> FastAPI:
     """The application, for one conductor that has started."""
     app = FastAPI(title="MetisFL controller", version="v1", docs_url="/docs", redoc_url=None)
-    store = conductor.store
+    progress, store = conductor.progress, conductor.progress.store
 
     @app.get("/healthz", response_class=PlainTextResponse, summary="The process is alive")
     async def healthz() -> str:
@@ -35,22 +35,22 @@ def build_app(conductor: Conductor) -> FastAPI:
 
     @app.get("/v1/federation", summary="Where the federation stands")
     async def federation() -> FederationDocument:
-        return federation_document(conductor, await conductor.in_store(store.versions))
+        return federation_document(conductor, await progress.in_store(store.versions))
 
     @app.get("/v1/rounds", summary="Committed rounds, oldest first")
     async def rounds() -> list[RoundDocument]:
-        records = await conductor.in_store(store.rounds)
-        return [round_document(record, conductor.version_metrics) for record in records]
+        records = await progress.in_store(store.rounds)
+        return [round_document(record, progress.version_metrics) for record in records]
 
     @app.get("/v1/models", summary="Stored model versions, oldest first")
     async def models() -> list[ModelDocument]:
-        published = conductor.outcome.published_version if conductor.outcome else None
-        versions = await conductor.in_store(store.versions)
-        return [model_document(v, conductor.version_metrics, published) for v in versions if v.stored]
+        published = progress.outcome.published_version if progress.outcome else None
+        versions = await progress.in_store(store.versions)
+        return [model_document(v, progress.version_metrics, published) for v in versions if v.stored]
 
     @app.get("/v1/models/{version}", summary="One model version as a safetensors file")
     async def model(version: Annotated[str, _VERSION]) -> FileResponse:
-        stored = _find(await conductor.in_store(store.versions), version, conductor)
+        stored = _find(await progress.in_store(store.versions), version, progress.outcome)
         return FileResponse(
             store.path(stored),
             media_type="application/octet-stream",
@@ -61,12 +61,12 @@ def build_app(conductor: Conductor) -> FastAPI:
     return app
 
 
-def _find(versions: list[StoredVersion], wanted: str, conductor: Conductor) -> StoredVersion:
+def _find(versions: list[StoredVersion], wanted: str, outcome: Outcome | None) -> StoredVersion:
     kept = {version.version: version for version in versions if version.stored}
     if not kept:
         raise HTTPException(404, "no model version has been committed yet")
     if wanted == "latest":
-        published = conductor.outcome.published_version if conductor.outcome else None
+        published = outcome.published_version if outcome else None
         return kept.get(max(kept) if published is None else published) or kept[max(kept)]
     if not (wanted.isascii() and wanted.isdigit()):
         raise HTTPException(422, f"'{wanted}' is not a version: give a number or 'latest'")

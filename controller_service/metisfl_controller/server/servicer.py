@@ -19,7 +19,8 @@ from metisfl.proto.v1 import model_pb2
 from metisfl.wire.frames import ChunkFrame, FrameError
 from metisfl.wire.layout import Layout, LayoutError
 from metisfl.wire.limits import MAX_ERROR_CHARACTERS, MAX_HELD_TASKS, PROTOCOL_VERSION
-from metisfl_controller.conductor import Conductor, StreamRefusedError, TaskStream
+from metisfl_controller.conductor.attendance import StreamRefusedError, TaskStream
+from metisfl_controller.conductor.conductor import Conductor
 from metisfl_controller.rounds.tasks import TaskId
 from metisfl_controller.server.uploads import Upload, UploadError, check_evaluation
 from metisfl_controller.state.registry import JoinRefusedError, Learner, UnknownLeaseError
@@ -66,7 +67,7 @@ class Servicer:
         if model_pb2.CODEC_FLOAT32 not in request.codecs:
             await _abort(context, grpc.StatusCode.FAILED_PRECONDITION, "the learner must support codec Float32")
         try:
-            learner = self._conductor.join(request)
+            learner = self._conductor.attendance.join(request)
         except JoinRefusedError as error:
             self._log.warning("join refused: %s", error, extra={"peer": context.peer()})
             await _abort(context, grpc.StatusCode.FAILED_PRECONDITION, str(error))
@@ -86,7 +87,7 @@ class Servicer:
 
     async def leave(self, request: pb.LeaveRequest, context: Context) -> pb.LeaveResponse:
         learner = await self._holder(request.lease_id, context)
-        self._conductor.leave(learner, request.error[:MAX_ERROR_CHARACTERS])
+        self._conductor.attendance.leave(learner, request.error[:MAX_ERROR_CHARACTERS])
         return pb.LeaveResponse()
 
     # ---- Tasks
@@ -108,7 +109,7 @@ class Servicer:
                     await _abort(context, grpc.StatusCode.UNAUTHENTICATED, f"the lease has ended: {item}")
         finally:
             reader.cancel()
-            self._conductor.close_stream(stream)
+            self._conductor.attendance.close_stream(stream)
 
     async def _open(self, messages: AsyncIterator[pb.LearnerMessage], context: Context) -> TaskStream:
         first = await _first(messages, context)
@@ -119,7 +120,7 @@ class Servicer:
         if len(ready.held_tasks) > MAX_HELD_TASKS:
             await _abort(context, grpc.StatusCode.INVALID_ARGUMENT, f"more than {MAX_HELD_TASKS} held tasks")
         try:
-            return self._conductor.open_stream(learner, ready, Layout.from_proto(ready.layout))
+            return self._conductor.attendance.open_stream(learner, ready, Layout.from_proto(ready.layout))
         except LayoutError as error:
             await _abort(context, grpc.StatusCode.INVALID_ARGUMENT, f"the learner's model: {error}")
         except StreamRefusedError as error:
@@ -158,7 +159,7 @@ class Servicer:
         self, request: pb.DownloadRequest, context: Context
     ) -> AsyncIterator[pb.DownloadResponse | bytes]:
         await self._holder(request.lease_id, context)
-        model = self._conductor.model
+        model = self._conductor.progress.model
         if model is None or model.version != request.model_version:
             current = "there is none" if model is None else f"the current one is {model.version}"
             await _abort(
@@ -186,19 +187,19 @@ class Servicer:
             await _abort(context, grpc.StatusCode.INVALID_ARGUMENT, "the first message of Upload must be a header")
         learner = await self._holder(first.header.lease_id, context)
         task = await self._task_of(first.header, learner, context)
-        if self._conductor.was_accepted(task):
+        if self._conductor.verdicts.was_accepted(task):
             yield self._receipt(pb.OUTCOME_DUPLICATE, "this task was accepted before")
             return
-        if self._conductor.will_expect(task):
+        if self._conductor.machine.will_expect(task):
             await _abort(context, grpc.StatusCode.UNAVAILABLE, "the round has not begun yet; try again")
-        if not self._conductor.expects(task):
+        if not self._conductor.machine.expects(task):
             yield self._receipt(pb.OUTCOME_LATE, "the round has closed, or the task is not known any more")
             return
         stream = object()
         try:
-            upload = self._conductor.uploads.begin(task, first.header, self._conductor.layout, stream)
+            upload = self._conductor.uploads.begin(task, first.header, self._conductor.progress.layout, stream)
         except UploadError as error:
-            self._conductor.rejected(task, str(error))
+            self._conductor.verdicts.rejected(task, str(error))
             yield self._receipt(pb.OUTCOME_REJECTED, str(error))
             return
         except OSError as error:
@@ -208,7 +209,7 @@ class Servicer:
                 yield pb.UploadResponse(grant=pb.Grant(offsets=[upload.received]))
                 outcome, message = await self._receive(upload, stream, learner, messages)
             else:
-                outcome, message = await self._conductor.verified(upload)
+                outcome, message = await self._conductor.verdicts.verified(upload)
             yield self._receipt(outcome, message)
         except UploadError as error:
             await _abort(context, grpc.StatusCode.DATA_LOSS, str(error))
@@ -238,7 +239,7 @@ class Servicer:
             async for message in messages:
                 if upload.stream is not stream:
                     return pb.OUTCOME_LATE, "another stream has taken over this upload"
-                if not conductor.expects(upload.task):
+                if not conductor.machine.expects(upload.task):
                     return pb.OUTCOME_LATE, "the round has closed"
                 stall.reschedule(loop.time() + STALLED_SECONDS)
                 learner.last_seen = conductor.clock()
@@ -257,14 +258,14 @@ class Servicer:
                     upload.start_again()
                     raise
                 stall.reschedule(None)
-                return await conductor.verified(upload)
+                return await conductor.verdicts.verified(upload)
         raise UploadError("the stream ended before the finish")
 
     def _let_go(self, upload: Upload, stream: object) -> None:
         """Leave a broken upload to be resumed, and free one that nobody waits for."""
         if upload.stream is stream:
             upload.stream = None
-            if not self._conductor.expects(upload.task) and not self._conductor.was_accepted(upload.task):
+            if not self._conductor.verdicts.needs(upload.task):
                 self._conductor.uploads.drop(upload)
 
     def _receipt(self, outcome: pb.Outcome.ValueType, message: str) -> pb.UploadResponse:

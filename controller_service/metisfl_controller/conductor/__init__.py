@@ -1,0 +1,1 @@
+"""Connects the pure state machine to the world, all on one event loop."""

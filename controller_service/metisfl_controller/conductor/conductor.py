@@ -1,0 +1,175 @@
+"""Executes the state machine's commands and feeds it what happens; everything here runs on one event loop."""
+
+from __future__ import annotations
+
+from metisfl.api import FederationState
+from metisfl.logs import ContextLogger
+from metisfl.proto.v1 import controller_pb2 as pb
+from metisfl.spec import Federation
+from metisfl_controller.aggregation.engine import Engine
+from metisfl_controller.clock import Clock
+from metisfl_controller.conductor.attendance import Attendance
+from metisfl_controller.conductor.background import Background
+from metisfl_controller.conductor.progress import Progress
+from metisfl_controller.conductor.task_messages import stop_message, task_message
+from metisfl_controller.conductor.verdicts import Verdicts
+from metisfl_controller.conductor.versions import Versions
+from metisfl_controller.metrics import ControllerMetrics
+from metisfl_controller.rounds import messages as m
+from metisfl_controller.rounds.evaluation import Mean, Report
+from metisfl_controller.rounds.machine import Machine
+from metisfl_controller.rounds.phases import Resumed
+from metisfl_controller.rounds.plan import Plan
+from metisfl_controller.rounds.tasks import Order, TaskId
+from metisfl_controller.server.uploads import Uploads
+from metisfl_controller.state.registry import Learner, Registry
+from metisfl_controller.state.store import Outcome, Store
+
+TICK_SECONDS = 0.5
+CLOSE_SECONDS = 20.0
+
+
+class Conductor:
+    """One federation at work. `run` drives it until cancelled; the servers call the other methods and the parts."""
+
+    def __init__(
+        self,
+        *,
+        federation: Federation,
+        uid: str,
+        registry: Registry,
+        engine: Engine,
+        store: Store,
+        uploads: Uploads,
+        metrics: ControllerMetrics,
+        clock: Clock,
+        log: ContextLogger,
+    ) -> None:
+        self.federation = federation
+        self.uid = uid
+        self.registry = registry
+        self.uploads = uploads
+        self.metrics = metrics
+        self.clock = clock
+        self._engine = engine
+        self._log = log
+        self._background = Background()
+        self.progress = Progress(store)
+        self.attendance = Attendance(registry, self.progress, self._handle, clock, log)
+        self.verdicts = Verdicts(
+            engine, uploads, registry, self._background, lambda task: self.machine.expects(task), self._handle, log
+        )
+        self._versions = Versions(engine, uploads, self.verdicts.accepted, self.progress, metrics, clock, log)
+        self.machine = self._machine(Resumed())
+
+    def _machine(self, resumed: Resumed) -> Machine:
+        plan = Plan.of(self.federation.spec)
+        return Machine(plan, self.uid, self.progress.incarnation, resumed, self.clock())
+
+    # ---- life
+
+    async def start(self) -> None:
+        """Load what an earlier controller committed, and wait for the kernels. Raises StateError or RuntimeError."""
+        snapshot = await self.progress.load()
+        if self.progress.model is not None:
+            self._log.info("resumed at model version %d", self.progress.model.version)
+        version = snapshot.latest.version if snapshot.latest else None
+        self.machine = self._machine(Resumed(version, snapshot.started_at, snapshot.outcome is not None))
+        await self._engine.ready()
+
+    async def run(self) -> None:
+        """Let time pass until cancelled. Raises what went wrong in the background, such as a full disk."""
+        while True:
+            await self._background.watch(TICK_SECONDS)
+            self.attendance.end_expired()
+            self._handle(m.Tick())
+            self._show()
+
+    async def close(self) -> None:
+        """Wait for commits under way, then let go of threads and files."""
+        await self._background.finish(CLOSE_SECONDS)
+        self._engine.close()
+        await self.progress.close()
+
+    # ---- what learners report
+
+    def evaluated(self, learner: Learner, evaluation: pb.Evaluation) -> None:
+        report = Report(evaluation.examples, {metric.name: metric.value for metric in evaluation.metrics})
+        self._handle(m.Evaluated(learner.id, evaluation.model_version, report))
+
+    def failed(self, learner: Learner, failure: pb.TaskFailure) -> None:
+        learner.message = failure.message
+        self._log.error("task failed: %s", failure.message, extra={"learner": learner.id, "task": failure.task_id})
+        try:
+            task = TaskId.parse(failure.task_id)
+        except ValueError:
+            return
+        if task.learner == learner.id:
+            self._handle(m.TaskFailed(task))
+
+    # ---- the machine
+
+    def _handle(self, event: m.Event) -> None:
+        phase = self.machine.phase
+        for command in self.machine.handle(event, self.clock()):
+            self._execute(command)
+        if self.machine.phase is not phase:
+            self.verdicts.free_stale()
+
+    def _execute(self, command: m.Command) -> None:
+        match command:
+            case m.Dispatch(order):
+                self._send(order)
+            case m.Resend(order):
+                self._send(order, pb.TASK_KIND_RESEND)
+            case m.Discard(learner, task, reason):
+                self.attendance.send(learner, pb.Task(task_id=task, kind=pb.TASK_KIND_DISCARD, reason=reason))
+            case m.Wait(learner, reason):
+                self.attendance.send(learner, pb.Task(kind=pb.TASK_KIND_WAIT, reason=reason))
+            case m.AdoptInitialModel(task):
+                self._background.start(self._adopt(task))
+            case m.BeginRound(number):
+                assert self.machine.started_at is not None
+                self._background.start(self._versions.begin(number, self.machine.started_at))
+            case m.Fold(task, weight):
+                self._background.start(self._versions.fold(task, weight))
+            case m.CommitRound():
+                self._background.start(self._commit(command))
+            case m.RecordMetrics(version, means):
+                self._background.start(self._record_metrics(version, dict(means)))
+            case m.End():
+                self._background.start(self._end(command))
+
+    def _send(self, order: Order, kind: pb.TaskKind.ValueType | None = None) -> None:
+        message = task_message(order, self.federation.spec.training, self.clock(), kind)
+        self.attendance.send(order.task.learner, message)
+
+    async def _adopt(self, task: TaskId) -> None:
+        self.attendance.refuse_others(await self._versions.adopt(task))
+        self._handle(m.Committed(0))
+
+    async def _commit(self, command: m.CommitRound) -> None:
+        self._handle(await self._versions.commit(command))
+
+    async def _record_metrics(self, version: int, means: dict[str, Mean]) -> None:
+        for name, mean in means.items():
+            self.metrics.model_metric(name, mean.value)
+        await self.progress.record_metrics(version, means)
+        shown = {name: round(mean.value, 6) for name, mean in means.items()}
+        self._log.info("evaluated", extra={"version": version, **shown})
+
+    async def _end(self, command: m.End) -> None:
+        state = FederationState.COMPLETE if command.complete else FederationState.FAILED
+        outcome = Outcome(state, command.reason, command.message, self.clock(), command.published)
+        await self.progress.record_outcome(outcome)
+        self._log.info("%s: %s", state, command.message, extra={"reason": command.reason})
+        self.attendance.send_all(stop_message(outcome))
+
+    def _show(self) -> None:
+        machine, registry = self.machine, self.registry
+        self.metrics.round.set(machine.round.number if machine.round else machine.version or 0)
+        self.metrics.model_version.set(machine.version or 0)
+        self.metrics.learners("desired", sum(registry.replicas.values()))
+        self.metrics.learners("connected", self.attendance.connected)
+        self.metrics.learners("ready", sum(learner.ready for learner in registry.learners.values()))
+        self.metrics.learners("participating", len(machine.round.participants) if machine.round else 0)

@@ -1,0 +1,83 @@
+"""Judges uploads that have arrived: what counts goes to the round, and nobody's counts twice."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from metisfl.logs import ContextLogger
+from metisfl.proto.v1 import controller_pb2 as pb
+from metisfl_controller.aggregation.engine import Engine
+from metisfl_controller.conductor.background import Background
+from metisfl_controller.rounds import messages as m
+from metisfl_controller.rounds.tasks import Kind, TaskId
+from metisfl_controller.server.uploads import Upload, Uploads
+from metisfl_controller.state.registry import Registry
+from metisfl_controller.state.store import Contribution
+
+
+@dataclass(eq=False)
+class Verdicts:
+    """`accepted` is what the open round, or the initial model, is made of. `handle` hears each verdict."""
+
+    engine: Engine
+    uploads: Uploads
+    registry: Registry
+    background: Background
+    expects: Callable[[TaskId], bool]
+    handle: Callable[[m.Event], None]
+    log: ContextLogger
+    accepted: dict[TaskId, Contribution] = field(default_factory=dict)
+
+    def was_accepted(self, task: TaskId) -> bool:
+        return task in self.accepted
+
+    def needs(self, task: TaskId) -> bool:
+        """Whether an upload of this task is, or may still be, of use."""
+        return self.expects(task) or task in self.accepted
+
+    async def verified(self, upload: Upload) -> tuple[pb.Outcome.ValueType, str]:
+        """Judge a whole upload and, if it counts, hand it to the round. The slot is freed when it has been used.
+
+        An upload is judged once, to the end, and all who wait for it hear the same: its stream may break meanwhile and
+        another ask again.
+        """
+        if upload.verdict is None:
+            upload.verdict = self.background.start(self._judge(upload))
+        return await asyncio.shield(upload.verdict)
+
+    async def _judge(self, upload: Upload) -> tuple[pb.Outcome.ValueType, str]:
+        tensor = await self.engine.not_finite(upload.layout, upload.slot.buffer)
+        task = upload.task
+        if not self.expects(task):
+            self.uploads.drop(upload)
+            return pb.OUTCOME_LATE, "the round has closed"
+        if tensor is not None:
+            message = f"tensor '{tensor}' holds NaN or infinity"
+            self.rejected(task, message)
+            self.uploads.drop(upload)
+            return pb.OUTCOME_REJECTED, message
+        self.registry.learners[task.learner].message = ""
+        report = upload.report
+        metrics = {metric.name: metric.value for metric in report.metrics}
+        self.accepted[task] = Contribution(report.examples, report.batches, report.seconds, metrics)
+        if task.kind is Kind.INITIALISE:
+            self.handle(m.InitialModelVerified(task))
+        else:
+            self.handle(m.UpdateVerified(task, report.examples))
+        return pb.OUTCOME_ACCEPTED, ""
+
+    def rejected(self, task: TaskId, message: str) -> None:
+        """A result must not be used; the round goes on without it."""
+        learner = self.registry.learners[task.learner]
+        learner.message = f"update refused: {message}"
+        self.log.error("update refused: %s", message, extra={"learner": learner.id, "task": str(task)})
+        self.handle(m.UpdateRejected(task) if task.kind is Kind.TRAIN else m.TaskFailed(task))
+
+    def free_stale(self) -> None:
+        """Free the slots of uploads that nobody needs any more."""
+        for upload in self.uploads.stale(self.needs):
+            # A stream that still fills it notices, answers LATE and frees the slot itself.
+            if upload.stream is None:
+                self.uploads.drop(upload)
