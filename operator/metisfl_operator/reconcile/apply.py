@@ -37,7 +37,7 @@ def apply(kube: Kube, owner: Owner, observed: Observed, manifests: Iterable[Mani
         except KubeError as error:
             if not error.rejected:
                 raise
-            refused.append(Trouble(Reason.APPLY_REJECTED, f"{kind} {name}: {error}"))
+            refused.append(Trouble(Reason.APPLY_REJECTED, f"{kind} {name}", str(error)))
     _prune(kube, observed, wanted)
     return refused
 
@@ -69,11 +69,13 @@ def _conflict(kube: Kube, owner: Owner, kind: str, name: str) -> Trouble | None:
     if any(r.get("kind") == KIND and r.get("name") == owner.name for r in references):
         return Trouble(
             Reason.WAITING_FOR_CLEANUP,
-            f"{kind} {name} of a deleted federation of this name is still there; waiting for it to go",
+            f"{kind} {name}",
+            "one of a deleted federation of this name is still there; waiting for it to go",
         )
     return Trouble(
         Reason.NAME_CONFLICT,
-        f"{kind} {name} exists and is not this federation's; delete it, or choose another metadata.name",
+        f"{kind} {name}",
+        "exists and is not this federation's; delete it, or choose another metadata.name",
     )
 
 

@@ -18,7 +18,7 @@ from metisfl_operator.reconcile.pods import Trouble
 from metisfl_operator.reconcile.reasons import Reason
 from metisfl_operator.resources.metadata import Owner
 
-_SHOWN_TROUBLES = 5
+_SHOWN_CAUSES = 5
 _GATHERING = (FederationState.WAITING_FOR_LEARNERS, FederationState.INITIALISING)
 
 
@@ -134,10 +134,7 @@ def _learners_ready(situation: Situation) -> Judgement:
     troubles = _troubles(situation, names.LEARNER)
     worst = _worst(troubles)
     if worst:
-        shown = [trouble.message for trouble in troubles[:_SHOWN_TROUBLES]]
-        if len(troubles) > len(shown):
-            shown.append(f"and {len(troubles) - len(shown)} more")
-        return Judgement(False, worst.reason, "; ".join([count, *shown]))
+        return Judgement(False, worst.reason, "; ".join([count, *pods.summary(troubles, _SHOWN_CAUSES)]))
     if situation.crowded:
         told = [f"group {name} has shares of the data for {room} learners" for name, room in situation.crowded.items()]
         advice = "create the federation with a larger learner.partitions to leave room"
@@ -219,7 +216,7 @@ def _troubles(situation: Situation, component: str) -> list[Trouble]:
             found.append(pods.rejection_of(child, observed.events_of(child)))
     if component == names.LEARNER and situation.document:
         found += [
-            Trouble(Reason.LEARNER_LOST, f"{learner.id}: {learner.message}")
+            Trouble(Reason.LEARNER_LOST, learner.id, learner.message)
             for learner in situation.document.learners
             if learner.message and not learner.connected and learner.id not in told
         ]

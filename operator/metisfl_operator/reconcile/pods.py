@@ -29,10 +29,27 @@ _MAX_WORDS = 600
 
 @dataclass(frozen=True)
 class Trouble:
-    """What keeps a pod or a workload from working; `message` starts with its name."""
+    """What keeps a pod or a workload from working: its name, and what is wrong with it."""
 
     reason: Reason
-    message: str
+    subject: str
+    words: str
+
+    @property
+    def message(self) -> str:
+        return f"{self.subject}: {self.words}"
+
+
+def summary(troubles: Iterable[Trouble], most: int) -> list[str]:
+    """One line for each thing that is wrong, however many pods it is wrong with; at most `most` lines."""
+    subjects: dict[str, list[str]] = {}
+    for trouble in troubles:
+        subjects.setdefault(trouble.words, []).append(trouble.subject)
+    lines = [
+        f"{names[0]}{f' and {len(names) - 1} more' if len(names) > 1 else ''}: {words}"
+        for words, names in subjects.items()
+    ]
+    return lines if len(lines) <= most else [*lines[:most], f"and {len(lines) - most} more causes"]
 
 
 def ready(pod: Manifest) -> bool:
@@ -105,7 +122,7 @@ def _trouble(of: Manifest, reason: Reason, words: str) -> Trouble:
     text = re.sub(r"\s+", " ", words).strip()
     # The end of a stack trace says what happened; its start only where the program began.
     text = text if len(text) <= _MAX_WORDS else f"…{text[-_MAX_WORDS:]}"
-    return Trouble(reason, f"{of['metadata']['name']}: {text}")
+    return Trouble(reason, of["metadata"]["name"], text)
 
 
 def _condition(pod: Manifest, kind: str) -> Manifest:

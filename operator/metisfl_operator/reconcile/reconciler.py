@@ -77,7 +77,7 @@ class Reconciler:
         try:
             plan = plan_for(federation, observed, owner)
         except PlanError as error:
-            refused.append(Trouble(Reason.PLAN_UNREADABLE, f"PersistentVolumeClaim of {owner.name}: {error}"))
+            refused.append(Trouble(Reason.PLAN_UNREADABLE, f"PersistentVolumeClaim of {owner.name}", str(error)))
         else:
             wanted = desired(federation, owner, self.settings, plan, stage)
             refused = apply(self.kube, owner, observed, wanted.manifests)

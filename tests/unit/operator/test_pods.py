@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from metisfl_learner.exits import ExitCode
-from metisfl_operator.reconcile.pods import learner_id, ready, rejection_of, trouble_of
+from metisfl_operator.reconcile.pods import Trouble, learner_id, ready, rejection_of, summary, trouble_of
 from metisfl_operator.reconcile.reasons import LEARNER_EXITS, Reason
 
 
@@ -116,3 +116,17 @@ def test_pods_that_may_not_be_made() -> None:
 
 def test_a_learner_is_known_by_group_and_ordinal() -> None:
     assert learner_id(pod(), "demo") == "a-0"
+
+
+def test_one_cause_is_told_once_however_many_pods_it_has() -> None:
+    same = [Trouble(Reason.ENTRYPOINT_INVALID, f"digits-silo-a-{i}", "no class 'Lerner'") for i in range(4)]
+    other = Trouble(Reason.OUT_OF_MEMORY, "digits-silo-b-0", "killed")
+    assert summary([same[0], other, *same[1:]], most=5) == [
+        "digits-silo-a-0 and 3 more: no class 'Lerner'",
+        "digits-silo-b-0: killed",
+    ]
+
+
+def test_of_many_causes_the_first_are_told_and_the_rest_counted() -> None:
+    troubles = [Trouble(Reason.CRASHED, f"digits-silo-a-{i}", f"cause {i}") for i in range(8)]
+    assert summary(troubles, most=5)[-2:] == ["digits-silo-a-4: cause 4", "and 3 more causes"]
