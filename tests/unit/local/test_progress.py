@@ -93,6 +93,7 @@ def test_a_sparkline_rises_with_its_values() -> None:
     assert sparkline([0, 1, 2, 3, 4, 5, 6, 7], 8) == "▁▂▃▄▅▆▇█"
     assert sparkline([3, 3], 8) == "▅▅"
     assert sparkline([0, math.nan, 1], 8) == "▁ █"
+    assert sparkline([1.7e308, -1.7e308], 8) == "█▁"
 
 
 @given(st.lists(st.floats(), max_size=40), st.integers(min_value=1, max_value=30))

@@ -31,9 +31,10 @@ def sparkline(values: Sequence[float], width: int) -> str:
     finite = [value for value in shown if math.isfinite(value)]
     if not finite:
         return " " * len(shown)
-    low, high = min(finite), max(finite)
-    span = high - low
-    return "".join(_bar((value - low) / span if span else 0.5) if math.isfinite(value) else " " for value in shown)
+    # Halves, because the distance between the largest floats is beyond them.
+    low = min(finite) / 2
+    span = max(finite) / 2 - low
+    return "".join(_bar((value / 2 - low) / span if span else 0.5) if math.isfinite(value) else " " for value in shown)
 
 
 def _bar(share: float) -> str:
