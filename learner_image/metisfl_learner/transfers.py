@@ -8,12 +8,11 @@ from contextlib import suppress
 from typing import Any, TypeVar
 
 import grpc.aio
-import xxhash
 
 from metisfl.proto.v1 import controller_pb2 as pb
 from metisfl.proto.v1 import model_pb2
 from metisfl.wire import frames
-from metisfl.wire.frames import ChunkFrame, FrameError
+from metisfl.wire.frames import ChunkFrame, FrameError, Reassembly
 from metisfl.wire.layout import Buffer, Layout, LayoutError
 from metisfl_learner.exits import ExitCode, FatalError
 from metisfl_learner.work import Result
@@ -47,8 +46,11 @@ class Download:
         self.version = version
         self.layout = layout
         self.buffer: Buffer = layout.allocate()
-        self._hash = xxhash.xxh3_64()
-        self.received = 0
+        self.arriving = Reassembly(layout.nbytes)
+
+    @property
+    def received(self) -> int:
+        return self.arriving.received
 
     def header(self, message: pb.DownloadHeader) -> None:
         """Raises TransferError unless what follows is this version, FatalError when it cannot be this learner's."""
@@ -68,22 +70,9 @@ class Download:
             raise TransferError(f"{section.encoded_bytes} bytes were announced, expected {self.layout.nbytes}")
 
     def chunk(self, chunk: ChunkFrame) -> None:
-        """Raises TransferError unless the chunk is the next one."""
-        end = chunk.offset + len(chunk.data)
-        if chunk.section != 0 or chunk.offset != self.received or end > self.layout.nbytes:
-            raise TransferError(f"a chunk at offset {chunk.offset} came where {self.received} was next")
-        self.buffer.data[chunk.offset : end] = chunk.data
-        self._hash.update(chunk.data)
-        self.received = end
-
-    def finish(self, message: model_pb2.Finish) -> None:
-        """Raises TransferError unless everything has come, unchanged; starts over when it was not unchanged."""
-        if self.received != self.layout.nbytes:
-            raise TransferError(f"the transfer ended after {self.received} of {self.layout.nbytes} bytes")
-        if list(message.section_checksums) != [self._hash.intdigest()]:
-            self._hash.reset()
-            self.received = 0
-            raise TransferError(f"version {self.version} does not fit its checksum")
+        """Raises FrameError unless the chunk is the next one."""
+        self.arriving.take(chunk)
+        self.buffer.data[chunk.offset : self.received] = chunk.data
 
 
 async def receive(call: Any, into: Download) -> None:
@@ -98,8 +87,10 @@ async def receive(call: Any, into: Download) -> None:
             into.chunk(message)
         if not isinstance(message, pb.DownloadResponse) or message.WhichOneof("part") != "finish":
             raise TransferError(f"the download was broken off by {_name(message)}")
-        into.finish(message.finish)
+        into.arriving.finish(message.finish)
         await _ended(messages)
+    except FrameError as error:
+        raise TransferError(f"the download of version {into.version} broke off: {error}") from error
     finally:
         call.cancel()
 
@@ -164,7 +155,11 @@ async def _write(call: Any, message: pb.UploadRequest | bytes) -> None:
 
 def _granted(reply: pb.UploadResponse, result: Result) -> int:
     offsets = list(reply.grant.offsets) or [0]
-    if reply.WhichOneof("reply") != "grant" or len(offsets) != 1 or offsets[0] > result.layout.nbytes:
+    if (
+        reply.WhichOneof("reply") != "grant"
+        or len(offsets) != 1
+        or not frames.is_border(offsets[0], result.layout.nbytes)
+    ):
         raise TransferError("the controller answered an upload with neither a receipt nor a usable grant")
     return offsets[0]
 

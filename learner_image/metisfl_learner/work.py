@@ -43,7 +43,7 @@ class Trainee:
 
 @dataclass(frozen=True)
 class Result:
-    """A finished INITIALISE or TRAIN task. `checksum` is of the whole `buffer`."""
+    """A finished INITIALISE or TRAIN task. `checksum` is the section's, of the whole `buffer`."""
 
     task_id: str
     base_version: int
@@ -111,7 +111,7 @@ def _result(
         produces=produces,
         layout=layout,
         buffer=buffer,
-        checksum=frames.checksum(buffer.data),
+        checksum=frames.section_checksum(buffer.data),
         report=report,
     )
 

@@ -31,17 +31,12 @@ class GlobalModel:
         self._encoded: asyncio.Future[_Encoded] | None = None
 
     async def stream(self, offset: int, sent: Callable[[int], None]) -> AsyncIterator[pb.DownloadResponse | bytes]:
-        """The messages of a download from byte `offset` on; `sent` hears of each payload's size."""
+        """The messages of a download from the chunk at byte `offset` on; `sent` hears of each payload's size."""
         yield pb.DownloadResponse(
             header=pb.DownloadHeader(model_version=self.version, sections=[model_section(self.layout)])
         )
         encoded = await self._encode()
         first = -(-offset // CHUNK_BYTES)
-        border = min(first * CHUNK_BYTES, self.layout.nbytes)
-        if offset < border:
-            # A resumed transfer of a client with other chunk sizes: one odd piece up to the next border.
-            yield frames.encode_chunk(0, offset, self.buffer.data[offset:border])
-            sent(border - offset)
         for number, chunk in enumerate(encoded.chunks[first:], first):
             yield chunk
             sent(min(CHUNK_BYTES, self.layout.nbytes - number * CHUNK_BYTES))
@@ -65,4 +60,4 @@ def model_section(layout: Layout) -> model_pb2.Section:
 
 
 def _encode(buffer: Buffer) -> _Encoded:
-    return _Encoded(list(frames.encode_section(0, buffer.data)), frames.checksum(buffer.data))
+    return _Encoded(list(frames.encode_section(0, buffer.data)), frames.section_checksum(buffer.data))

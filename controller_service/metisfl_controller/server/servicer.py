@@ -16,6 +16,7 @@ from google.protobuf.message import DecodeError
 from metisfl.logs import ContextLogger
 from metisfl.proto.v1 import controller_pb2 as pb
 from metisfl.proto.v1 import model_pb2
+from metisfl.wire import frames
 from metisfl.wire.frames import ChunkFrame, FrameError
 from metisfl.wire.layout import Layout, LayoutError
 from metisfl.wire.limits import MAX_ERROR_CHARACTERS, MAX_HELD_TASKS, PROTOCOL_VERSION
@@ -170,11 +171,12 @@ class Servicer:
         if request.codec != model_pb2.CODEC_FLOAT32:
             await _abort(context, grpc.StatusCode.INVALID_ARGUMENT, f"codec {request.codec} was not agreed on at Join")
         offset = request.offsets[0] if request.offsets else 0
-        if len(request.offsets) > 1 or offset > model.layout.nbytes:
+        if len(request.offsets) > 1 or not frames.is_border(offset, model.layout.nbytes):
             await _abort(
                 context,
                 grpc.StatusCode.OUT_OF_RANGE,
-                f"offsets {list(request.offsets)[:5]} do not fit one section of {model.layout.nbytes} bytes",
+                f"offsets {list(request.offsets)[:5]} are not a border between chunks of one section of "
+                f"{model.layout.nbytes} bytes",
             )
         async for message in model.stream(offset, self._conductor.metrics.sent):
             yield message
@@ -206,7 +208,7 @@ class Servicer:
             await _abort(context, grpc.StatusCode.RESOURCE_EXHAUSTED, f"no room to stage the upload: {error}")
         try:
             if upload.verdict is None:
-                yield pb.UploadResponse(grant=pb.Grant(offsets=[upload.received]))
+                yield pb.UploadResponse(grant=pb.Grant(offsets=[upload.arriving.received]))
                 outcome, message = await self._receive(upload, stream, learner, messages)
             else:
                 outcome, message = await self._conductor.verdicts.verified(upload)
@@ -245,18 +247,18 @@ class Servicer:
                 learner.last_seen = conductor.clock()
                 try:
                     if isinstance(message, FrameError):
-                        raise UploadError(str(message))
+                        raise message
                     if isinstance(message, ChunkFrame):
                         upload.take(message)
                         conductor.metrics.received(len(message.data))
                         continue
                     if message.WhichOneof("part") != "finish":
                         raise UploadError("a header comes once, as the first message")
-                    upload.check_complete(message.finish)
-                except UploadError:
+                    upload.arriving.finish(message.finish)
+                except (UploadError, FrameError) as error:
                     # What was damaged on the way may arrive whole the next time: the task stays open.
-                    upload.start_again()
-                    raise
+                    upload.arriving.start_again()
+                    raise UploadError(str(error)) from error
                 stall.reschedule(None)
                 return await conductor.verdicts.verified(upload)
         raise UploadError("the stream ended before the finish")

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
-import xxhash
 
 from metisfl.proto.v1 import controller_pb2 as pb
 from metisfl.proto.v1 import model_pb2
-from metisfl.wire.frames import ChunkFrame
+from metisfl.wire.frames import ChunkFrame, Reassembly
 from metisfl.wire.layout import Layout, LayoutError
 from metisfl.wire.limits import MAX_COUNT, MAX_METRIC_NAME, MAX_METRICS
 from metisfl_controller.aggregation.staging import Slot, StagingPool
@@ -25,41 +24,24 @@ class UploadError(ValueError):
 
 @dataclass(eq=False)
 class Upload:
-    """One task's result on its way in. A broken stream leaves it here, and the next one goes on at `received`."""
+    """One task's result on its way in. A broken stream leaves it here, and the next one goes on where it broke."""
 
     task: TaskId
     layout: Layout
     slot: Slot
     report: pb.TrainingReport
-    received: int = 0
     stream: object = None
     """Whose stream fills it now; another stream for the same task takes over by setting its own."""
     verdict: asyncio.Task[tuple[pb.Outcome.ValueType, str]] | None = None
     """Set once the whole has arrived: from then on nothing is written to the slot, whoever asks gets this."""
-    hasher: xxhash.xxh3_64 = field(default_factory=xxhash.xxh3_64)
+
+    def __post_init__(self) -> None:
+        self.arriving = Reassembly(self.layout.nbytes)
 
     def take(self, chunk: ChunkFrame) -> None:
-        """Put a chunk in its place. Raises UploadError when it is not the one that follows."""
-        size = len(chunk.data)
-        if chunk.section != 0 or chunk.offset != self.received or self.received + size > self.layout.nbytes:
-            raise UploadError(
-                f"chunk of section {chunk.section} at {chunk.offset}, expected section 0 at {self.received}"
-            )
-        self.slot.buffer[self.received : self.received + size] = np.frombuffer(chunk.data, dtype=np.uint8)
-        self.hasher.update(chunk.data)
-        self.received += size
-
-    def check_complete(self, finish: model_pb2.Finish) -> None:
-        """Raises UploadError when bytes are missing or the checksum of the whole differs."""
-        if self.received != self.layout.nbytes:
-            raise UploadError(f"{self.received} of {self.layout.nbytes} bytes arrived before the end")
-        if list(finish.section_checksums) != [self.hasher.intdigest()]:
-            raise UploadError("the section's checksum does not fit what arrived")
-
-    def start_again(self) -> None:
-        """Forget the content, keep the slot."""
-        self.received = 0
-        self.hasher.reset()
+        """Put a chunk in its place. Raises FrameError when it is not the one that follows."""
+        self.arriving.take(chunk)
+        self.slot.buffer.data[chunk.offset : self.arriving.received] = chunk.data
 
 
 class Uploads:

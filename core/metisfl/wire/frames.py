@@ -4,6 +4,9 @@
 frequent message and nearly all of it is payload, so it gets its own path: the payload is a view of the received
 buffer, and a chunk that goes to many learners is serialised once and sent as the same bytes. What is on the wire stays
 plain protobuf (encoding: protobuf.dev/programming-guides/encoding); any generated client can talk to it.
+
+A section is cut into blocks of CHUNK_BYTES, the last one shorter, and each travels as one chunk. The checksum of the
+whole is taken over the checksums of its blocks, so that no byte is hashed twice.
 """
 
 from __future__ import annotations
@@ -38,11 +41,60 @@ class ChunkFrame:
     section: int
     offset: int
     data: memoryview
+    checksum: int
+
+
+class Reassembly:
+    """Follows the chunks of one section of `nbytes` bytes as they arrive, in order."""
+
+    def __init__(self, nbytes: int, section: int = 0) -> None:
+        self.nbytes = nbytes
+        self.received = 0
+        """Bytes that have arrived; a broken transfer goes on here."""
+        self._section = section
+        self._blocks = xxhash.xxh3_64()
+
+    def take(self, chunk: ChunkFrame) -> None:
+        """Count a chunk in. Raises FrameError when it is not the block that follows."""
+        size = min(CHUNK_BYTES, self.nbytes - self.received)
+        if (chunk.section, chunk.offset, len(chunk.data)) != (self._section, self.received, size):
+            raise FrameError(
+                f"a chunk of {len(chunk.data)} bytes at {chunk.offset} of section {chunk.section} came where {size} at "
+                f"{self.received} of section {self._section} were next"
+            )
+        self._blocks.update(chunk.checksum.to_bytes(8, "little"))
+        self.received += size
+
+    def finish(self, message: model_pb2.Finish) -> None:
+        """Raises FrameError when bytes are missing, or when the section's checksum differs and all must come again."""
+        if self.received != self.nbytes:
+            raise FrameError(f"the transfer ended after {self.received} of {self.nbytes} bytes")
+        if list(message.section_checksums) != [self._blocks.intdigest()]:
+            self.start_again()
+            raise FrameError("the section's checksum does not fit what arrived")
+
+    def start_again(self) -> None:
+        """Forget what has arrived."""
+        self.received = 0
+        self._blocks.reset()
 
 
 def checksum(data: bytes | memoryview) -> int:
-    """XXH3-64, as chunks and sections carry it."""
+    """XXH3-64 of a chunk's data."""
     return xxhash.xxh3_64_intdigest(data)
+
+
+def section_checksum(content: memoryview) -> int:
+    """XXH3-64 of the checksums of a section's blocks, 8 bytes each, little-endian."""
+    blocks = xxhash.xxh3_64()
+    for offset in range(0, len(content), CHUNK_BYTES):
+        blocks.update(checksum(content[offset : offset + CHUNK_BYTES]).to_bytes(8, "little"))
+    return blocks.intdigest()
+
+
+def is_border(offset: int, nbytes: int) -> bool:
+    """Whether a section of `nbytes` bytes can be resumed at this offset: where a chunk begins, or the end."""
+    return offset == nbytes or (offset < nbytes and offset % CHUNK_BYTES == 0)
 
 
 def encode_chunk(section: int, offset: int, data: memoryview) -> bytes:
@@ -53,7 +105,7 @@ def encode_chunk(section: int, offset: int, data: memoryview) -> bytes:
 
 
 def encode_section(section: int, content: memoryview, start: int = 0) -> Iterator[bytes]:
-    """All chunk messages of an encoded section from byte `start` on."""
+    """All chunk messages of an encoded section from byte `start` on, which is the border of a block or the end."""
     for offset in range(start, len(content), CHUNK_BYTES):
         yield encode_chunk(section, offset, content[offset : offset + CHUNK_BYTES])
 
@@ -95,7 +147,7 @@ def _decode_chunk(wire: memoryview) -> ChunkFrame:
         raise FrameError(f"not a chunk: {error}") from error
     if checksum(data) != expected:
         raise FrameError(f"the chunk at offset {offset} of section {section} does not fit its checksum")
-    return ChunkFrame(section, offset, data)
+    return ChunkFrame(section, offset, data, expected)
 
 
 def _chunk_fields(body: memoryview) -> tuple[int, int, int, memoryview]:

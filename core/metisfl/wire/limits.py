@@ -6,7 +6,8 @@ PROTOCOL_VERSION = 1
 """Raised when an old peer would misunderstand a new one."""
 
 CHUNK_BYTES = 1 << 20
-"""Payload of a full chunk. One stream of 1 MiB messages is where grpcio moves the most bytes per second."""
+"""Payload of a full chunk, and so the blocks that sections are cut into. One stream of 1 MiB messages is where grpcio
+moves the most bytes per second."""
 
 MAX_MESSAGE_BYTES = 4 << 20
 """Largest gRPC message either side accepts: a chunk, a layout of MAX_TENSORS, or something wrong."""

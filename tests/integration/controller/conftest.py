@@ -199,7 +199,7 @@ class Player:
         reply = await call.reply()
         if reply.HasField("grant"):
             await call.content(buffer, reply.grant.offsets[0])
-            await call.finish(frames.checksum(buffer.data))
+            await call.finish(frames.section_checksum(buffer.data))
             reply = await call.reply()
         return reply.receipt
 
@@ -225,7 +225,7 @@ class Player:
                 buffer[position : position + len(part.data)] = np.frombuffer(part.data, np.uint8)
                 position += len(part.data)
             elif part.HasField("finish") and offset == 0:
-                assert list(part.finish.section_checksums) == [frames.checksum(buffer.data)]
+                assert list(part.finish.section_checksums) == [frames.section_checksum(buffer.data)]
         assert position == self.layout.nbytes
         return buffer
 

@@ -210,9 +210,13 @@ async def test_downloads_of_what_there_is_not(training: Any) -> None:
         for changes, code, words in (
             ({"version": 1}, "NOT_FOUND", "model version 1 is not served; the current one is 0"),
             ({"version": 0, "codec": 0}, "INVALID_ARGUMENT", "codec 0 was not agreed on"),
-            ({"version": 0, "offsets": [nbytes + 1]}, "OUT_OF_RANGE", f"do not fit one section of {nbytes} bytes"),
-            ({"version": 0, "offsets": [0, 0]}, "OUT_OF_RANGE", "do not fit"),
-            ({"version": 0, "offsets": [2**64 - 1]}, "OUT_OF_RANGE", "do not fit"),
+            (
+                {"version": 0, "offsets": [nbytes + 1]},
+                "OUT_OF_RANGE",
+                f"are not a border between chunks of one section of {nbytes} bytes",
+            ),
+            ({"version": 0, "offsets": [0, 0]}, "OUT_OF_RANGE", "are not a border"),
+            ({"version": 0, "offsets": [2**64 - 1]}, "OUT_OF_RANGE", "are not a border"),
             ({"version": 0, "lease_id": "stolen"}, "UNAUTHENTICATED", "join again"),
         ):
             with pytest.raises(grpc.aio.AioRpcError, match=words) as error:
@@ -231,7 +235,7 @@ async def test_a_download_before_there_is_a_model(served: Served) -> None:
 async def test_a_broken_download_is_resumed(training: Any) -> None:
     async with training(arrays=LARGE) as (_, (player,), _tasks):
         assert player.layout.nbytes == 4_000_000
-        for offset in (1, CHUNK_BYTES, 3 * CHUNK_BYTES + 7, 4_000_000):
+        for offset in (CHUNK_BYTES, 3 * CHUNK_BYTES, 4_000_000):
             rest = await player.download(0, offset)
             assert rest[offset:].tobytes() == LARGE["w"].tobytes()[offset:]
 
@@ -253,7 +257,7 @@ async def test_a_broken_upload_is_resumed(training: Any) -> None:
         await call.send(player.header(task))
         assert (await call.reply()).grant.offsets == [sent]
         await call.content(buffer, sent)
-        await call.finish(frames.checksum(buffer.data))
+        await call.finish(frames.section_checksum(buffer.data))
         assert (await call.reply()).receipt.outcome == pb.OUTCOME_ACCEPTED
         await player.task("EVALUATE")
         np.testing.assert_array_equal((await player.model(1))["w"], LARGE["w"] * 2)
@@ -266,7 +270,7 @@ async def test_an_upload_that_arrived_whole_counts_although_its_stream_broke(tra
         await call.send(player.header(task))
         await call.reply()
         await call.content(buffer)
-        await call.finish(frames.checksum(buffer.data))
+        await call.finish(frames.section_checksum(buffer.data))
         await table.until_status(lambda status: status["bytesReceived"] >= 8_000_000)
         call.break_off()
         receipt = await player.upload(task)
@@ -320,8 +324,8 @@ async def test_an_upload_that_is_not_whole_is_data_loss(training: Any) -> None:
                 await call.content(buffer)
                 await call.finish(1)
             elif damage == "missing":
-                await call.content(buffer, stop=3_000_000)
-                await call.finish(frames.checksum(buffer.data[:3_000_000]))
+                await call.content(buffer, stop=2 * CHUNK_BYTES)
+                await call.finish(frames.section_checksum(buffer.data[: 2 * CHUNK_BYTES]))
             elif damage == "order":
                 await call.content(buffer, start=CHUNK_BYTES)
             else:

@@ -182,7 +182,7 @@ class FakeController:
             sent += len(chunk)
         wrong = 1 if self.corrupt_downloads > 0 else 0
         self.corrupt_downloads -= wrong
-        yield pb.DownloadResponse(finish=model_pb2.Finish(section_checksums=[frames.checksum(content) ^ wrong]))
+        yield pb.DownloadResponse(finish=model_pb2.Finish(section_checksums=[frames.section_checksum(content) ^ wrong]))
 
     async def _upload(self, requests: AsyncIterator[Any], context: Any) -> AsyncIterator[pb.UploadResponse]:
         stream = aiter(requests)

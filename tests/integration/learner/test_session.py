@@ -57,7 +57,7 @@ STOP = pb.Task(kind=pb.TASK_KIND_STOP, reason="the target was met")
 
 def contents(controller: Any, received: Any) -> dict[str, Any]:
     buffer = np.frombuffer(bytes(received.content), np.uint8)
-    assert received.checksum == frames.checksum(buffer.data)
+    assert received.checksum == frames.section_checksum(buffer.data)
     views: dict[str, Any] = controller.layout.views(buffer)
     return views
 

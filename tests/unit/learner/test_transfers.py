@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
-import itertools
+from collections.abc import AsyncIterator
+from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from metisfl.proto.v1 import controller_pb2 as pb
 from metisfl.proto.v1 import model_pb2
 from metisfl.wire import frames
 from metisfl.wire.frames import ChunkFrame
 from metisfl.wire.layout import Layout
+from metisfl.wire.limits import CHUNK_BYTES
 from metisfl_learner.exits import FatalError
-from metisfl_learner.transfers import Download, TransferError
+from metisfl_learner.transfers import Download, TransferError, receive
 
-ARRAYS = {"w": np.arange(300, dtype=np.float32), "n": np.array(7, np.int64)}
+ARRAYS = {"w": np.arange(300_000, dtype=np.float32), "n": np.array(7, np.int64)}
 LAYOUT = Layout.of(ARRAYS)
 CONTENT = LAYOUT.pack(ARRAYS).data
-FINISH = model_pb2.Finish(section_checksums=[frames.checksum(CONTENT)])
+FINISH = model_pb2.Finish(section_checksums=[frames.section_checksum(CONTENT)])
 
 
-def chunk(start: int, stop: int, section: int = 0) -> ChunkFrame:
-    return ChunkFrame(section, start, CONTENT[start:stop])
+def chunks(start: int = 0) -> list[ChunkFrame]:
+    pieces = ((at, CONTENT[at : at + CHUNK_BYTES]) for at in range(start, len(CONTENT), CHUNK_BYTES))
+    return [ChunkFrame(0, at, data, frames.checksum(data)) for at, data in pieces]
 
 
 def header(version: int = 3, layout: Layout = LAYOUT, nbytes: int = LAYOUT.nbytes) -> pb.DownloadHeader:
@@ -32,48 +33,57 @@ def header(version: int = 3, layout: Layout = LAYOUT, nbytes: int = LAYOUT.nbyte
     return pb.DownloadHeader(model_version=version, sections=[section])
 
 
-@given(cuts=st.sets(st.integers(1, len(CONTENT) - 1)))
-def test_any_cut_gives_the_model(cuts: set[int]) -> None:
+class FakeCall:
+    """What a Download call yields, and then an error if there is one."""
+
+    def __init__(self, messages: list[Any], error: Exception | None = None) -> None:
+        self.messages, self.error = messages, error
+
+    async def __aiter__(self) -> AsyncIterator[Any]:
+        for message in self.messages:
+            yield message
+        if self.error is not None:
+            raise self.error
+
+    def cancel(self) -> None:
+        pass
+
+
+def message(header: pb.DownloadHeader | None = None, finish: model_pb2.Finish | None = None) -> pb.DownloadResponse:
+    return pb.DownloadResponse(header=header, finish=finish)
+
+
+async def test_a_download_that_broke_goes_on_where_it_was() -> None:
     download = Download(3, LAYOUT)
-    download.header(header())
-    edges = [0, *sorted(cuts), len(CONTENT)]
-    for start, stop in itertools.pairwise(edges):
-        download.chunk(chunk(start, stop))
-    download.finish(FINISH)
+    with pytest.raises(TransferError, match="ended the stream early"):
+        await receive(FakeCall([message(header()), chunks()[0]]), download)
+    assert download.received == CHUNK_BYTES
+    await receive(FakeCall([message(header()), *chunks(CHUNK_BYTES), message(finish=FINISH)]), download)
     assert bytes(download.buffer.data) == bytes(CONTENT)
 
 
-@pytest.mark.parametrize("wrong", [chunk(0, 10), chunk(20, 30), chunk(10, 20, section=1)])
-def test_chunk_that_is_not_the_next_one_is_refused(wrong: ChunkFrame) -> None:
+async def test_a_chunk_that_is_not_the_next_one_is_refused() -> None:
     download = Download(3, LAYOUT)
-    download.chunk(chunk(0, 10))
-    with pytest.raises(TransferError, match="came where 10 was next"):
-        download.chunk(wrong)
-    assert download.received == 10
+    with pytest.raises(TransferError, match=r"version 3 broke off: a chunk of .* were next"):
+        await receive(FakeCall([message(header()), chunks()[0], chunks()[0]]), download)
+    assert download.received == CHUNK_BYTES
 
 
-def test_chunk_past_the_end_is_refused() -> None:
+async def test_early_end_keeps_what_has_come() -> None:
     download = Download(3, LAYOUT)
-    with pytest.raises(TransferError):
-        download.chunk(ChunkFrame(0, 0, memoryview(bytes(LAYOUT.nbytes + 1))))
+    with pytest.raises(TransferError, match=f"ended after {CHUNK_BYTES} of {LAYOUT.nbytes} bytes"):
+        await receive(FakeCall([message(header()), chunks()[0], message(finish=FINISH)]), download)
+    assert download.received == CHUNK_BYTES
 
 
-def test_early_end_keeps_what_has_come() -> None:
+async def test_wrong_checksum_starts_over() -> None:
     download = Download(3, LAYOUT)
-    download.chunk(chunk(0, 10))
-    with pytest.raises(TransferError, match=f"ended after 10 of {LAYOUT.nbytes} bytes"):
-        download.finish(FINISH)
-    assert download.received == 10
-
-
-def test_wrong_checksum_starts_over() -> None:
-    download = Download(3, LAYOUT)
-    download.chunk(chunk(0, len(CONTENT)))
-    with pytest.raises(TransferError, match="does not fit its checksum"):
-        download.finish(model_pb2.Finish(section_checksums=[1]))
+    wrong = message(finish=model_pb2.Finish(section_checksums=[1]))
+    with pytest.raises(TransferError, match="does not fit what arrived"):
+        await receive(FakeCall([message(header()), *chunks(), wrong]), download)
     assert download.received == 0
-    download.chunk(chunk(0, len(CONTENT)))
-    download.finish(FINISH)
+    await receive(FakeCall([message(header()), *chunks(), message(finish=FINISH)]), download)
+    assert bytes(download.buffer.data) == bytes(CONTENT)
 
 
 def test_other_version_or_size_is_refused() -> None:
@@ -85,5 +95,5 @@ def test_other_version_or_size_is_refused() -> None:
 
 def test_other_layout_ends_the_learner_with_the_difference() -> None:
     other = Layout.of({"w": np.zeros(299, np.float32), "n": ARRAYS["n"]})
-    with pytest.raises(FatalError, match=r"tensor 'w' is float32\[299\], expected float32\[300\]"):
+    with pytest.raises(FatalError, match=r"tensor 'w' is float32\[299\], expected float32\[300000\]"):
         Download(3, LAYOUT).header(header(layout=other))

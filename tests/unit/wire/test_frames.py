@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import struct
+
 import pytest
 import xxhash
 from google.protobuf.message import DecodeError
@@ -75,11 +78,13 @@ def test_the_payload_is_a_view_of_what_was_received() -> None:
     assert frame.data.obj is wire
 
 
-@given(st.integers(0, 3 * CHUNK_BYTES), st.integers(0, 3 * CHUNK_BYTES))
+@given(st.integers(0, 3 * CHUNK_BYTES), st.integers(0, 4))
 @example(0, 0)
 @example(CHUNK_BYTES, 0)
-@example(2 * CHUNK_BYTES, CHUNK_BYTES)
-def test_a_section_is_cut_without_gaps(size: int, start: int) -> None:
+@example(2 * CHUNK_BYTES, 1)
+def test_a_section_is_cut_without_gaps(size: int, block: int) -> None:
+    start = min(size, block * CHUNK_BYTES)
+    assert frames.is_border(start, size)
     whole = memoryview(_PATTERN)[:size]
     rebuilt, position = bytearray(), start
     for wire in frames.encode_section(0, whole, start):
@@ -90,6 +95,84 @@ def test_a_section_is_cut_without_gaps(size: int, start: int) -> None:
         rebuilt += data
         position += len(data)
     assert rebuilt == whole[start:]
+
+
+def arrives(size: int, breaks: list[int]) -> frames.Reassembly:
+    """A section of the pattern sent from the start, again from the border where it broke after so many chunks."""
+    arriving = frames.Reassembly(size)
+    for chunks in [*breaks, 4]:
+        messages = frames.encode_section(0, memoryview(_PATTERN)[:size], arriving.received)
+        for wire in itertools.islice(messages, chunks):
+            frame = decode_upload(wire)
+            assert isinstance(frame, ChunkFrame)
+            arriving.take(frame)
+    return arriving
+
+
+def oracle(size: int) -> int:
+    blocks = [_PATTERN[at : min(size, at + CHUNK_BYTES)] for at in range(0, size, CHUNK_BYTES)]
+    return xxhash.xxh3_64_intdigest(b"".join(struct.pack("<Q", xxhash.xxh3_64_intdigest(block)) for block in blocks))
+
+
+@given(st.integers(0, 3 * CHUNK_BYTES), st.lists(st.integers(0, 2), max_size=3))
+@example(0, [])
+@example(CHUNK_BYTES, [1])
+def test_a_section_arrives_whole_wherever_it_broke(size: int, breaks: list[int]) -> None:
+    arriving = arrives(size, breaks)
+    assert arriving.received == size
+    assert frames.section_checksum(memoryview(_PATTERN)[:size]) == oracle(size)
+    arriving.finish(model_pb2.Finish(section_checksums=[oracle(size)]))
+
+
+_SIZE = CHUNK_BYTES + 20
+
+
+@pytest.mark.parametrize(
+    ("section", "offset", "size"),
+    [
+        (0, 0, CHUNK_BYTES),  # again
+        (0, CHUNK_BYTES, 19),  # not the whole block
+        (0, CHUNK_BYTES, 21),  # past the end
+        (0, CHUNK_BYTES + 1, 19),  # a gap
+        (0, CHUNK_BYTES, 0),
+        (1, CHUNK_BYTES, 20),
+        (0, 2**64 - 1, 20),
+        (2**32 - 1, CHUNK_BYTES, 20),
+    ],
+)
+def test_only_the_block_that_follows_is_taken(section: int, offset: int, size: int) -> None:
+    arriving = frames.Reassembly(_SIZE)
+    data = memoryview(_PATTERN)
+    arriving.take(ChunkFrame(0, 0, data[:CHUNK_BYTES], frames.checksum(data[:CHUNK_BYTES])))
+    with pytest.raises(FrameError, match=f"20 at {CHUNK_BYTES} of section 0 were next"):
+        arriving.take(ChunkFrame(section, offset, data[:size], frames.checksum(data[:size])))
+    assert arriving.received == CHUNK_BYTES
+
+
+def test_an_early_end_keeps_what_has_come() -> None:
+    arriving = arrives(2 * CHUNK_BYTES, [])
+    early = frames.Reassembly(2 * CHUNK_BYTES + 1)
+    early.received = arriving.received
+    with pytest.raises(FrameError, match=f"ended after {2 * CHUNK_BYTES} of {2 * CHUNK_BYTES + 1} bytes"):
+        early.finish(model_pb2.Finish(section_checksums=[oracle(2 * CHUNK_BYTES)]))
+    assert early.received == 2 * CHUNK_BYTES
+
+
+@pytest.mark.parametrize("checksums", [[], [0], [1, 2]])
+def test_a_whole_that_does_not_fit_its_checksum_starts_over(checksums: list[int]) -> None:
+    arriving = arrives(_SIZE, [])
+    with pytest.raises(FrameError, match="does not fit what arrived"):
+        arriving.finish(model_pb2.Finish(section_checksums=checksums))
+    assert arriving.received == 0
+
+
+@pytest.mark.parametrize(
+    ("offset", "nbytes", "is_border"),
+    [(0, 0, True), (0, 5, True), (5, 5, True), (4, 5, False), (6, 5, False), (CHUNK_BYTES, CHUNK_BYTES + 1, True)],
+)
+def test_where_a_section_can_be_resumed(offset: int, nbytes: int, is_border: bool) -> None:
+    assert frames.is_border(offset, nbytes) is is_border
+    assert not frames.is_border(2 * CHUNK_BYTES, CHUNK_BYTES + 1)
 
 
 _PATTERN = bytes(range(251)) * (3 * CHUNK_BYTES // 251 + 1)

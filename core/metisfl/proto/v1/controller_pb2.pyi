@@ -526,7 +526,7 @@ class DownloadRequest(_message.Message):
     codec: _model_pb2.Codec.ValueType
     @_builtins.property
     def offsets(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Where to go on in each section after a broken transfer; missing means 0."""
+        """Where to go on in each section after a broken transfer, at the border of a chunk; missing means 0."""
 
     def __init__(
         self,

@@ -164,7 +164,7 @@ Global___Section: _TypeAlias = Section  # noqa: Y015
 
 @_typing.final
 class Chunk(_message.Message):
-    """A byte range of an encoded section. `data` has the highest field number so that it comes last on the wire and a
+    """One block of an encoded section: 1 MiB, or what is left of it. `data` has the highest field number so that it comes last on the wire and a
     reader can take it as a view of the received buffer.
     """
 
@@ -197,7 +197,7 @@ Global___Chunk: _TypeAlias = Chunk  # noqa: Y015
 
 @_typing.final
 class Finish(_message.Message):
-    """Ends a transfer: XXH3-64 of every encoded section, in order."""
+    """Ends a transfer. For every section, in order: XXH3-64 of the checksums of its chunks, 8 bytes each, little-endian."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
