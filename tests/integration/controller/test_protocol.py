@@ -213,7 +213,7 @@ async def test_downloads_of_what_there_is_not(training: Any) -> None:
             (
                 {"version": 0, "offsets": [nbytes + 1]},
                 "OUT_OF_RANGE",
-                f"are not a border between chunks of one section of {nbytes} bytes",
+                f"not a border between chunks of one section of {nbytes}",
             ),
             ({"version": 0, "offsets": [0, 0]}, "OUT_OF_RANGE", "are not a border"),
             ({"version": 0, "offsets": [2**64 - 1]}, "OUT_OF_RANGE", "are not a border"),
