@@ -12,6 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from metisfl.allocator import keep_chunk_memory
 from metisfl.logs import configure, logger
 from metisfl_controller.settings import Settings, SettingsError
 
@@ -23,6 +24,7 @@ def main() -> int:
         print(f"metisfl_controller: {error}", file=sys.stderr)
         return 2
     configure(settings.log_format, settings.log_level)
+    keep_chunk_memory(one_arena=True)
     # Numba reads this when it is imported; compiled kernels are kept for the next start, also where $HOME is read-only.
     cache = Path(tempfile.gettempdir()) / f"metisfl-kernels-{os.getuid()}"
     os.environ.setdefault("NUMBA_CACHE_DIR", str(cache))

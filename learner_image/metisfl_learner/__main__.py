@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from metisfl import logs
+from metisfl.allocator import keep_chunk_memory
 from metisfl_learner.exits import ExitCode, FatalError
 from metisfl_learner.process import run
 from metisfl_learner.settings import Settings, SettingsError
@@ -25,6 +26,7 @@ def main() -> int:
         _explain(error.termination_log, str(error))
         return ExitCode.SETTINGS
     logs.configure(settings.log_format, settings.log_level)
+    keep_chunk_memory(one_arena=False)
     worker = Worker()
     code = _run(settings, worker)
     if worker.busy:
