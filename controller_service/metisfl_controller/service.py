@@ -49,7 +49,7 @@ async def serve(settings: Settings, log: ContextLogger, stop: asyncio.Event) -> 
     uid = settings.federation_uid or _kept_uid(settings.state_dir)
     log = log.bind(federation=federation.metadata.name)
     # First, as it may be refused: what follows starts threads.
-    store = Store(settings.state_dir, uid, federation.metadata.name)
+    store = Store(settings.state_dir, uid, federation.metadata.name, settings.checkpoints)
     conductor = Conductor(
         federation=federation,
         uid=uid,

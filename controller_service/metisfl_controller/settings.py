@@ -45,6 +45,7 @@ class Settings:
     http_address: Address
     threads: int
     lease_seconds: int = LEASE_SECONDS
+    checkpoints: bool = True
     partition_plan: Path | None = None
     federation_uid: str | None = None
     endpoint_file: Path | None = None
@@ -76,6 +77,9 @@ class Settings:
         lease = environment.get("METISFL_LEASE_SECONDS") or str(LEASE_SECONDS)
         if not (_is_number(lease) and int(lease) > 1):
             raise SettingsError(f"METISFL_LEASE_SECONDS={lease}: expected a number above 1")
+        checkpoints = environment.get("METISFL_CHECKPOINTS") or "true"
+        if checkpoints not in ("true", "false"):
+            raise SettingsError(f"METISFL_CHECKPOINTS={checkpoints}: expected true or false")
         cpus = available_cpus()
         return cls(
             federation_file=required("METISFL_FEDERATION_FILE"),
@@ -86,6 +90,7 @@ class Settings:
             http_address=Address.parse("METISFL_HTTP_ADDRESS", environment.get("METISFL_HTTP_ADDRESS", "0.0.0.0:8080")),
             threads=min(int(threads), cpus) if threads else cpus,
             lease_seconds=int(lease),
+            checkpoints=checkpoints == "true",
             partition_plan=path("METISFL_PARTITION_PLAN"),
             federation_uid=environment.get("METISFL_FEDERATION_UID") or None,
             endpoint_file=path("METISFL_ENDPOINT_FILE"),

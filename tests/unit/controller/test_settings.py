@@ -35,6 +35,7 @@ def test_everything_set() -> None:
             "METISFL_ENDPOINT_FILE": "/ep.json",
             "METISFL_THREADS": "1",
             "METISFL_LEASE_SECONDS": "2",
+            "METISFL_CHECKPOINTS": "false",
             "METISFL_LOG_FORMAT": "text",
             "METISFL_LOG_LEVEL": "debug",
         }
@@ -46,6 +47,7 @@ def test_everything_set() -> None:
         http_address=Address("::1", 65535),
         threads=1,
         lease_seconds=2,
+        checkpoints=False,
         partition_plan=Path("/plan.json"),
         federation_uid="u-1",
         endpoint_file=Path("/ep.json"),
@@ -71,6 +73,7 @@ def test_everything_set() -> None:
         ("METISFL_THREADS", "²"),
         ("METISFL_LEASE_SECONDS", "1"),
         ("METISFL_LEASE_SECONDS", "0.5"),
+        ("METISFL_CHECKPOINTS", "no"),
         ("METISFL_LOG_FORMAT", "xml"),
         ("METISFL_LOG_LEVEL", "loud"),
     ],

@@ -98,6 +98,28 @@ def test_everything_comes_back_after_a_restart(tmp_path: Path) -> None:
             np.testing.assert_array_equal(weights, ARRAYS["w"] + np.float32(version.version))
 
 
+def test_without_checkpoints_a_restart_begins_anew(tmp_path: Path) -> None:
+    with closing(Store(tmp_path, "uid-1", "digits", checkpoints=False)) as store:
+        store.commit_initial(LAYOUT, model())
+        for number in (1, 2):
+            commit(store, number)
+            store.record_metrics(number, {"accuracy": Mean(0.5, 40)})
+        assert [(version.version, version.stored) for version in store.versions()] == [
+            (0, True),
+            (1, False),
+            (2, False),
+        ]
+        assert store.rounds() == [record(1), record(2)]
+        assert [path.name for path in (tmp_path / "models").iterdir()] == ["v000000.safetensors"]
+    with closing(Store(tmp_path, "uid-1", "digits")) as store:
+        latest = store.snapshot().latest
+        assert latest is not None
+        assert latest.version == 0
+        assert (store.rounds(), store.metrics()) == ([], {})
+        commit(store, 1)
+        assert store.rounds() == [record(1)]
+
+
 def test_a_version_is_a_safetensors_file_that_anyone_can_read(store: Store) -> None:
     stored = store.commit_initial(LAYOUT, model())
     path = store.path(stored)
