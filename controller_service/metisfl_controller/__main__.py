@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import signal
 import sys
 import tempfile
@@ -25,10 +26,17 @@ def main() -> int:
         return 2
     configure(settings.log_format, settings.log_level)
     keep_chunk_memory(one_arena=True)
+    _raise_open_files()
     # Numba reads this when it is imported; compiled kernels are kept for the next start, also where $HOME is read-only.
     cache = Path(tempfile.gettempdir()) / f"metisfl-kernels-{os.getuid()}"
     os.environ.setdefault("NUMBA_CACHE_DIR", str(cache))
     return asyncio.run(_run(settings))
+
+
+def _raise_open_files() -> None:
+    """Every learner is a socket, and the usual soft limit of 1024 files is far below what the hard limit allows."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 async def _run(settings: Settings) -> int:

@@ -59,7 +59,8 @@ class Attendance:
             message = _layout_message(expected, layout)
             self._lose(learner, message)
             raise StreamRefusedError(message)
-        learner.layout = layout
+        # One layout for all: ten thousand equal ones would take more memory than their connections.
+        learner.layout = expected or layout
         learner.train_examples, learner.test_examples = ready.train_examples, ready.test_examples
         learner.ready, learner.message = True, ""
         self._end_stream(learner, LeaseEndedError("another task stream was opened with it"))

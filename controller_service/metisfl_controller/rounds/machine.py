@@ -129,7 +129,7 @@ class Machine:
 
     def _delivered(self, task: TaskId, examples: int) -> None:
         assert self.round is not None
-        self.round.participants[task.learner].standing = Standing.DONE
+        self.round.delivered(task.learner)
         self._out.append(m.Fold(task, float(examples)))
 
     def _task_failed(self, task: TaskId) -> None:
@@ -142,9 +142,10 @@ class Machine:
     def _evaluated_by(self, event: m.Evaluated) -> None:
         if self.phase is Phase.BETWEEN and event.version == self.version:
             self._early[event.learner] = event.report
-        for evaluation in (self.round and self.round.evaluation, self._final and self._final.evaluation):
-            if evaluation and evaluation.version == event.version and not evaluation.settled:
-                evaluation.reports[event.learner] = event.report
+        if self.round is not None and _awaits(self.round.evaluation, event.version):
+            self.round.reported(event.learner, event.report)
+        if self._final is not None and _awaits(self._final.evaluation, event.version):
+            self._final.reported(event.learner, event.report)
 
     # ---- progress
 
@@ -283,3 +284,7 @@ class Machine:
         if self.phase in (Phase.GATHERING, Phase.BETWEEN):
             return f"waiting for learners: {len(self.ready)} ready, {self.plan.min_learners} needed"
         return "waiting for the next round"
+
+
+def _awaits(evaluation: Evaluation | None, version: int) -> bool:
+    return evaluation is not None and evaluation.version == version and not evaluation.settled

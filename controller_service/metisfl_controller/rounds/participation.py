@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
-from metisfl_controller.rounds.evaluation import Evaluation
+from metisfl_controller.rounds.evaluation import Evaluation, Report
 from metisfl_controller.rounds.plan import quorum_of
 from metisfl_controller.rounds.tasks import TaskId
 
@@ -32,7 +34,11 @@ class Participant:
 
 @dataclass
 class OpenRound:
-    """Round `number` turns version `base_version` into the next. Times are on the clock of the machine's `now`."""
+    """Round `number` turns version `base_version` into the next. Times are on the clock of the machine's `now`.
+
+    Every question below is asked after every event, so each is answered from counts: a round of a thousand learners
+    would otherwise look at a thousand participants a thousand times.
+    """
 
     number: int
     base_version: int
@@ -40,48 +46,81 @@ class OpenRound:
     started_at: float
     deadline_at: float
     attempt: int = 1
-    participants: dict[str, Participant] = field(default_factory=dict)
     evaluation: Evaluation | None = None
+    _participants: dict[str, Participant] = field(default_factory=dict)
+    _counts: Counter[Standing] = field(default_factory=Counter)
+    _unreported: set[str] = field(default_factory=set)
+    """Who may still report metrics of the base version."""
+
+    @property
+    def participants(self) -> Mapping[str, Participant]:
+        return self._participants
 
     @property
     def quorum(self) -> int:
-        return quorum_of(len(self.participants), self.quorum_percent)
+        return quorum_of(len(self._participants), self.quorum_percent)
+
+    def assign(self, task: TaskId) -> None:
+        """The task's learner has a part in the round, or has it again."""
+        before = self._participants.get(task.learner)
+        if before is not None:
+            self._counts[before.standing] -= 1
+        self._participants[task.learner] = Participant(task)
+        self._counts[Standing.PENDING] += 1
+        if self.evaluation is not None and task.learner not in self.evaluation.reports:
+            self._unreported.add(task.learner)
 
     def expects(self, task: TaskId) -> bool:
         """Whether this task's result would count; also of a learner that was lost while it was on its way."""
-        participant = self.participants.get(task.learner)
+        participant = self._participants.get(task.learner)
         return (
             participant is not None
             and participant.task == task
             and participant.standing in (Standing.PENDING, Standing.LOST)
         )
 
+    def delivered(self, learner: str) -> None:
+        """A participant's update counts."""
+        self._set(learner, Standing.DONE)
+
     def stands(self, learner: str, standing: Standing) -> None:
         """A participant that has not delivered is lost or excluded; what was delivered stays."""
-        participant = self.participants.get(learner)
+        participant = self._participants.get(learner)
         if participant and participant.standing is Standing.PENDING:
-            participant.standing = standing
+            self._set(learner, standing)
+
+    def reported(self, learner: str, report: Report) -> None:
+        """Metrics of the base version have come."""
+        if self.evaluation is not None:
+            self.evaluation.reports[learner] = report
+            self._unreported.discard(learner)
 
     def having(self, *standings: Standing) -> tuple[str, ...]:
         """Participants of these standings, in the order of their names."""
-        return tuple(sorted(name for name, p in self.participants.items() if p.standing in standings))
+        return tuple(sorted(name for name, p in self._participants.items() if p.standing in standings))
 
     @property
     def has_quorum(self) -> bool:
-        return len(self.having(Standing.DONE)) >= self.quorum
+        return self._counts[Standing.DONE] >= self.quorum
 
     @property
     def all_reported(self) -> bool:
-        return not self.having(Standing.PENDING)
+        return not self._counts[Standing.PENDING]
 
     @property
     def hopeless(self) -> bool:
         """No participant is left who may still deliver."""
-        return not self.having(Standing.PENDING, Standing.LOST)
+        return not self._counts[Standing.PENDING] and not self._counts[Standing.LOST]
 
     @property
     def all_evaluated(self) -> bool:
         """Nobody is left who may still report metrics of the base version; who is lost may return and do so."""
-        if self.evaluation is None:
-            return True
-        return set(self.having(Standing.PENDING, Standing.LOST)) <= set(self.evaluation.reports)
+        return not self._unreported
+
+    def _set(self, learner: str, standing: Standing) -> None:
+        participant = self._participants[learner]
+        self._counts[participant.standing] -= 1
+        self._counts[standing] += 1
+        participant.standing = standing
+        if standing in (Standing.DONE, Standing.EXCLUDED):
+            self._unreported.discard(learner)

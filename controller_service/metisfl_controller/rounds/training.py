@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from metisfl_controller.rounds import messages as m
 from metisfl_controller.rounds.evaluation import Evaluation
 from metisfl_controller.rounds.learners import Learners, by_number
-from metisfl_controller.rounds.participation import OpenRound, Participant, Standing
+from metisfl_controller.rounds.participation import OpenRound, Standing
 from metisfl_controller.rounds.protocols.protocol import AskAgain, RoundProtocol, Step
 from metisfl_controller.rounds.tasks import Kind, Order, TaskId
 
@@ -68,7 +68,7 @@ class Training:
             task = participant.task
         else:
             task = self.learners.task(Kind.TRAIN, self.round.base_version, learner, self.round.attempt)
-        self.round.participants[learner] = Participant(task)
+        self.round.assign(task)
         order = Order(task, self.round.number, self.round.evaluation is not None, self.round.deadline_at)
         if usable is None:
             self.learners.dispatch(order)
