@@ -6,6 +6,7 @@ Exit status: 0 orderly; 2 bad settings or an invalid federation; 3 the state dir
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import resource
 import signal
@@ -36,7 +37,9 @@ def main() -> int:
 def _raise_open_files() -> None:
     """Every learner is a socket, and the usual soft limit of 1024 files is far below what the hard limit allows."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    # macOS states a hard limit that it does not grant.
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 async def _run(settings: Settings) -> int:
