@@ -55,15 +55,14 @@ class MappedFile:
         mapping.address = whole.ctypes.data
         self.buffer: Buffer = whole[:nbytes]
 
-    def write(self, offset: int, data: Buffer | memoryview) -> None:
+    def write(self, offset: int, data: memoryview) -> None:
         """Put bytes in place; blocks while the disk is busy. Raises OSError."""
         assert self._descriptor is not None, "write after close"
-        rest = memoryview(data)
-        while rest:
+        while data:
             # Through the descriptor and not the mapping: a page fault that waits for the disk would hold the
             # interpreter's lock.
-            piece = os.pwrite(self._descriptor, rest[:WRITTEN_BACK_BYTES], offset)
-            rest, offset = rest[piece:], offset + piece
+            piece = os.pwrite(self._descriptor, data[:WRITTEN_BACK_BYTES], offset)
+            data, offset = data[piece:], offset + piece
             self._unsynced += piece
             if self._unsynced >= WRITTEN_BACK_BYTES:
                 os.fdatasync(self._descriptor)

@@ -1,17 +1,52 @@
-"""Model files: safetensors, written so that a file under its final name is always whole."""
+"""Model files: safetensors, written so that a file under its final name is always whole.
+
+Written and read in pieces straight from and into the flat buffer (docs/decisions/0013-model-files.md): neither way
+holds a second copy of the model. The format: 8 bytes of the header's length, a JSON header that gives each tensor's
+dtype, shape and place, and the tensors' bytes without gaps (github.com/huggingface/safetensors, "Format").
+"""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
+from collections.abc import Callable, Iterator
+from io import BufferedReader
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
 
-from metisfl.wire.layout import Buffer, Layout, LayoutError
+from metisfl.wire.layout import Buffer, Layout, aligned_zeros
+from metisfl_controller.aggregation.mapped import WRITTEN_BACK_BYTES, release
+
+Allocate: TypeAlias = Callable[[int], Buffer]
+"""Makes a zeroed, aligned buffer of so many bytes."""
+
+_DTYPES = {
+    "float16": "F16",
+    "bfloat16": "BF16",
+    "float32": "F32",
+    "float64": "F64",
+    "int8": "I8",
+    "int16": "I16",
+    "int32": "I32",
+    "int64": "I64",
+    "uint8": "U8",
+    "bool": "BOOL",
+}
+
+RESERVED_NAME = "__metadata__"
+"""What no tensor may be called: the header keeps something else under this key."""
+
+_MAX_HEADER_BYTES = 100_000_000
+"""The format's own bound."""
+
+_PIECE_BYTES = 16 << 20
+
+_LARGE_BYTES = 256 << 20
+"""Larger files are synced as they grow: so many dirty pages could fill a container's memory."""
 
 
 def file_name(version: int) -> str:
@@ -22,27 +57,33 @@ def write_model(path: Path, layout: Layout, model: Buffer, metadata: dict[str, s
     """Write, fsync and rename into place; returns (SHA-256 of the file, its size in bytes). Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_suffix(".tmp")
-    views: dict[str, NDArray[np.generic]] = layout.views(model)
-    save_file(views, unfinished, metadata=metadata)
-    with unfinished.open("rb+") as file:
+    digest, size, synced = hashlib.sha256(), 0, 0
+    with unfinished.open("wb") as file:
+        for piece in _content(layout, model, metadata):
+            file.write(piece)
+            digest.update(piece)
+            size += len(piece)
+            if layout.nbytes > _LARGE_BYTES and size - synced >= WRITTEN_BACK_BYTES:
+                file.flush()
+                os.fdatasync(file.fileno())
+                synced = size
+        file.flush()
         os.fsync(file.fileno())
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-        size = file.seek(0, os.SEEK_END)
     unfinished.replace(path)
     sync_directory(path.parent)
-    return digest, size
+    return digest.hexdigest(), size
 
 
-def read_model(path: Path, layout: Layout, sha256: str) -> Buffer:
+def read_model(path: Path, layout: Layout, sha256: str, allocate: Allocate = aligned_zeros) -> Buffer:
     """The model as a flat buffer. Raises OSError or ValueError: missing, damaged, or of another layout."""
     with path.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != sha256:
-        raise ValueError(f"{path.name} is damaged: its SHA-256 is {found}, and {sha256} was committed")
-    try:
-        return layout.pack(load_file(path))
-    except (SafetensorError, LayoutError) as error:
-        raise ValueError(f"{path.name}: {error}") from error
+        if found != sha256:
+            raise ValueError(f"{path.name} is damaged: its SHA-256 is {found}, and {sha256} was committed")
+        try:
+            return _read(file, layout, allocate)
+        except ValueError as error:
+            raise ValueError(f"{path.name}: {error}") from error
 
 
 def sync_directory(directory: Path) -> None:
@@ -52,3 +93,67 @@ def sync_directory(directory: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _content(layout: Layout, model: Buffer, metadata: dict[str, str]) -> Iterator[memoryview]:
+    """The file, piece by piece: a header, then views of the model."""
+    views = layout.views(model)
+    # Widest elements first, so that every tensor is aligned for readers that map the file.
+    tensors = sorted(layout.tensors, key=lambda tensor: -views[tensor.name].itemsize)
+    header: dict[str, Any] = {RESERVED_NAME: metadata}
+    start = 0
+    for tensor in tensors:
+        stop = start + views[tensor.name].nbytes
+        header[tensor.name] = {
+            "dtype": _DTYPES[tensor.dtype],
+            "shape": tensor.shape,
+            "data_offsets": (start, stop),
+        }
+        start = stop
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    yield memoryview(len(text).to_bytes(8, "little") + text)
+    for tensor in tensors:
+        for piece in _pieces(views[tensor.name]):
+            yield piece.data
+            release(piece, written=False)
+
+
+def _read(file: BufferedReader, layout: Layout, allocate: Allocate) -> Buffer:
+    header, data = _header(file)
+    names = {tensor.name for tensor in layout.tensors}
+    problems = [f"tensor '{name}' is not part of the model" for name in header if name not in names]
+    for tensor in layout.tensors:
+        found = header.get(tensor.name)
+        if found is None:
+            problems.append(f"tensor '{tensor.name}' is missing")
+        elif (found["dtype"], tuple(found["shape"])) != (_DTYPES[tensor.dtype], tensor.shape):
+            problems.append(f"tensor '{tensor.name}' is {found['dtype']}{found['shape']}, expected {tensor}")
+    if problems:
+        raise ValueError("; ".join(problems[:5]))
+    model = allocate(layout.nbytes)
+    for name, view in layout.views(model).items():
+        file.seek(data + header[name]["data_offsets"][0])
+        for piece in _pieces(view):
+            if file.readinto(piece.data) != piece.size:
+                raise ValueError(f"the file ends within tensor '{name}'")
+            release(piece, written=True)
+    return model
+
+
+def _header(file: BufferedReader) -> tuple[dict[str, Any], int]:
+    """The tensors by name, and where their bytes begin."""
+    file.seek(0)
+    length = int.from_bytes(file.read(8), "little")
+    if length > _MAX_HEADER_BYTES:
+        raise ValueError(f"a header of {length} bytes is no safetensors header")
+    header: dict[str, Any] = json.loads(file.read(length))
+    header.pop(RESERVED_NAME, None)
+    return header, 8 + length
+
+
+def _pieces(tensor: NDArray[np.generic]) -> Iterator[Buffer]:
+    """A tensor's bytes as views of at most _PIECE_BYTES."""
+    content: Buffer = tensor.reshape(-1).view(np.uint8)
+    for start in range(0, content.size, _PIECE_BYTES):
+        yield content[start : start + _PIECE_BYTES]

@@ -167,7 +167,7 @@ def test_large_writes_are_synced_as_they_go(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(os, "fdatasync", synced.append)
     file = MappedFile(tmp_path, 100 * MIB)
     content = np.random.default_rng(1).integers(0, 256, 100 * MIB, dtype=np.uint8)
-    file.write(0, content)
+    file.write(0, content.data)
     assert len(synced) == 3
     np.testing.assert_array_equal(file.buffer, content)
     file.close()
