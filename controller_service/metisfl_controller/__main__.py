@@ -12,6 +12,7 @@ import resource
 import signal
 import sys
 import tempfile
+from collections.abc import MutableMapping
 from pathlib import Path
 
 from metisfl.allocator import keep_chunk_memory
@@ -28,10 +29,18 @@ def main() -> int:
     configure(settings.log_format, settings.log_level)
     keep_chunk_memory(one_arena=True)
     _raise_open_files()
+    _calm_threads(os.environ)
     # Numba reads this when it is imported; compiled kernels are kept for the next start, also where $HOME is read-only.
     cache = Path(tempfile.gettempdir()) / f"metisfl-kernels-{os.getuid()}"
     os.environ.setdefault("NUMBA_CACHE_DIR", str(cache))
     return asyncio.run(_run(settings))
+
+
+def _calm_threads(environment: MutableMapping[str, str]) -> None:
+    """Libraries read these when they are imported. By default OpenMP's threads spin between two folds, on the very
+    cores that receive the next uploads, and NumPy's linear algebra, which is not used, starts threads of its own."""
+    environment.setdefault("OMP_WAIT_POLICY", "passive")
+    environment.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
 def _raise_open_files() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import json
 import socket
 import uuid
@@ -63,10 +64,19 @@ async def serve(settings: Settings, log: ContextLogger, stop: asyncio.Event) -> 
     )
     try:
         await conductor.start()
+        _spare_what_stays()
         log.info("kernels are compiled", extra={"threads": settings.threads})
         await _serve_until_stopped(conductor, settings, log, stop)
     finally:
         await conductor.close()
+
+
+def _spare_what_stays() -> None:
+    """Modules and compiled kernels live as long as the process: garbage collection need not look at them again, nor as
+    often as its defaults for small programs say. With thousands of learners it would stop the event loop for long."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
 
 
 async def _serve_until_stopped(
