@@ -32,9 +32,12 @@ class ControllerMetrics:
         self._learners = gauge(
             "metisfl_learners", "Learners by state: desired, connected, ready, participating", "state"
         )
-        self._bytes = counter(
+        transferred = counter(
             "metisfl_transfer_bytes", "Model payload bytes: sent to and received from learners", "direction"
         )
+        # Looked up once: these two count every chunk.
+        self._sent = transferred.labels(federation, "sent")
+        self._received = transferred.labels(federation, "received")
         self._uploads = counter("metisfl_uploads", "Finished uploads by outcome", "outcome")
         self._model_metric = gauge("metisfl_model_metric", "Newest federated evaluation, by metric", "metric")
         self._federation = federation
@@ -46,11 +49,11 @@ class ControllerMetrics:
 
     def sent(self, count: int) -> None:
         self.bytes_sent += count
-        self._bytes.labels(self._federation, "sent").inc(count)
+        self._sent.inc(count)
 
     def received(self, count: int) -> None:
         self.bytes_received += count
-        self._bytes.labels(self._federation, "received").inc(count)
+        self._received.inc(count)
 
     def upload(self, outcome: str) -> None:
         self._uploads.labels(self._federation, outcome).inc()
