@@ -121,11 +121,15 @@ class Servicer:
         if len(ready.held_tasks) > MAX_HELD_TASKS:
             await _abort(context, grpc.StatusCode.INVALID_ARGUMENT, f"more than {MAX_HELD_TASKS} held tasks")
         try:
-            return self._conductor.attendance.open_stream(learner, ready, Layout.from_proto(ready.layout))
+            return self._conductor.attendance.open_stream(learner, ready, self._layout(ready))
         except LayoutError as error:
             await _abort(context, grpc.StatusCode.INVALID_ARGUMENT, f"the learner's model: {error}")
         except StreamRefusedError as error:
             await _abort(context, grpc.StatusCode.FAILED_PRECONDITION, str(error))
+
+    def _layout(self, ready: pb.Ready) -> Layout:
+        known = self._conductor.progress.layout
+        return known if known and known.is_described_by(ready.layout) else Layout.from_proto(ready.layout)
 
     async def _read(self, stream: TaskStream, messages: AsyncIterator[pb.LearnerMessage]) -> None:
         """Take in what the learner says; how that ended goes to the stream's outbox."""

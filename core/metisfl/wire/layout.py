@@ -201,6 +201,14 @@ class Layout:
             ]
         )
 
+    def is_described_by(self, message: model_pb2.Layout) -> bool:
+        """Whether a peer's message says just this. Far cheaper than reading it: ten thousand learners all send one."""
+        return message.SerializeToString(deterministic=True) == self._serialised
+
+    @cached_property
+    def _serialised(self) -> bytes:
+        return self.to_proto().SerializeToString(deterministic=True)
+
     @classmethod
     def from_proto(cls, message: model_pb2.Layout) -> Layout:
         """Raises LayoutError for anything a peer should not have sent."""

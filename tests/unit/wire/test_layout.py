@@ -174,6 +174,13 @@ def test_a_layout_survives_the_wire(specs: list[TensorSpec]) -> None:
     assert received.digest == layout.digest
 
 
+@given(tensors, tensors)
+def test_a_layout_knows_its_own_description(specs: list[TensorSpec], others: list[TensorSpec]) -> None:
+    layout, other = Layout(tuple(specs)), Layout(tuple(others))
+    assert layout.is_described_by(model_pb2.Layout.FromString(layout.to_proto().SerializeToString()))
+    assert layout.is_described_by(other.to_proto()) is (layout == other)
+
+
 def proto(*tensors: model_pb2.Tensor) -> model_pb2.Layout:
     return model_pb2.Layout(tensors=tensors)
 
