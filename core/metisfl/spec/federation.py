@@ -18,6 +18,7 @@ from metisfl.spec.fields import (
     GroupName,
     Image,
     LabelValue,
+    MemoryQuantity,
     MetricName,
     ObjectName,
     Parameters,
@@ -159,6 +160,10 @@ class AggregationSpec(SpecModel):
     weighting: Weighting = Weighting.TRAINING_EXAMPLES
     """TrainingExamples: each model counts by the examples it was trained on."""
 
+    deterministic: bool = False
+    """Add the updates in the learners' order instead of that of their arrival, so that the same updates always make the
+    same model, bit for bit. Updates that arrive out of order wait, on disk when others need their place in memory."""
+
 
 class TransportSpec(SpecModel):
     """How models travel."""
@@ -242,6 +247,11 @@ class ControllerSpec(SpecModel):
     storage: StorageSpec = StorageSpec()
     threads: Annotated[int, Field(ge=1, le=1024)] | None = None
     """Aggregation threads; by default as many as the pod's CPU limit allows."""
+
+    memory_budget: MemoryQuantity | None = None
+    """Memory for models: sums, uploads on their way in, the model that is served and the next one. What does not fit
+    goes to files on the controller's volume, so that a model may be larger than the budget. The process needs about
+    300Mi beside it. By default 60 percent of the pod's memory limit, or of the machine's memory."""
 
 
 class TlsSpec(SpecModel):

@@ -17,6 +17,8 @@ SIGNED_DECIMAL_PATTERN = r"^-?[0-9]{1,9}(\.[0-9]{1,12})?$"
 NAME_PATTERN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
 # The binary and decimal suffixes of resource.Quantity that make sense for storage.
 QUANTITY_PATTERN = r"^[0-9]{1,12}(\.[0-9]{1,3})?(k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$"
+# Of memory: at least a million bytes, as anything less is a slip of the pen.
+MEMORY_PATTERN = r"^[1-9][0-9]{0,5}(\.[0-9]{1,3})?(M|G|T|Mi|Gi|Ti)$"
 ENTRYPOINT_PATTERN = r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*:[A-Za-z_][A-Za-z0-9_]*$"
 METRIC_PATTERN = r"^[A-Za-z_][A-Za-z0-9_]*$"
 PARAMETER_KEY_PATTERN = r"^[A-Za-z_][A-Za-z0-9_.-]*$"
@@ -26,6 +28,7 @@ SignedDecimalString = Annotated[str, StringConstraints(pattern=SIGNED_DECIMAL_PA
 GroupName = Annotated[str, StringConstraints(pattern=NAME_PATTERN, min_length=1, max_length=20)]
 ObjectName = Annotated[str, StringConstraints(pattern=NAME_PATTERN, min_length=1, max_length=63)]
 Quantity = Annotated[str, StringConstraints(pattern=QUANTITY_PATTERN, max_length=20)]
+MemoryQuantity = Annotated[str, StringConstraints(pattern=MEMORY_PATTERN, max_length=20)]
 LabelValue = Annotated[str, StringConstraints(max_length=63)]
 Image = Annotated[str, StringConstraints(min_length=1, max_length=512)]
 Entrypoint = Annotated[str, StringConstraints(pattern=ENTRYPOINT_PATTERN, max_length=253)]
@@ -48,6 +51,19 @@ class SpecModel(BaseModel):
         frozen=True,
         use_attribute_docstrings=True,
     )
+
+
+_UNITS = {"": 1} | {
+    f"{prefix}{binary}": (1024 if binary else 1000) ** power
+    for power, prefix in enumerate("KMGTP", 1)
+    for binary in ("", "i")
+}
+
+
+def quantity_bytes(text: str) -> int:
+    """The bytes that a quantity such as '512Mi', '1.5G' or '1000' stands for, rounded down."""
+    number = text.rstrip("kKMGTPi")
+    return int(Decimal(number) * _UNITS[text[len(number) :].replace("k", "K")])
 
 
 def decimal(text: str) -> Decimal:

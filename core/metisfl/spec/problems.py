@@ -23,6 +23,7 @@ _PATTERNS: dict[str, str] = {
     fields.SIGNED_DECIMAL_PATTERN: "a decimal number, such as '0.97' or '-1.5'",
     fields.NAME_PATTERN: "lower-case letters, digits and '-', with a letter or digit at both ends, such as 'silo-a'",
     fields.QUANTITY_PATTERN: "a quantity of bytes, such as '512Mi' or '10Gi'",
+    fields.MEMORY_PATTERN: "an amount of memory with its unit, such as '512Mi' or '4Gi'",
     fields.ENTRYPOINT_PATTERN: "module:Class, such as 'my_learner:MyLearner'",
     fields.METRIC_PATTERN: "letters, digits and '_', not starting with a digit, such as 'accuracy'",
     fields.PARAMETER_KEY_PATTERN: "letters, digits, '_', '.' and '-', starting with a letter or '_', such as 'alpha'",
