@@ -17,15 +17,18 @@ from prometheus_client import CollectorRegistry
 
 from metisfl.logs import ContextLogger
 from metisfl.spec import Federation, load_federation
+from metisfl.spec.fields import quantity_bytes
 from metisfl.wire import rpc
 from metisfl_controller.aggregation.engine import Engine
-from metisfl_controller.aggregation.staging import StagingPool
+from metisfl_controller.aggregation.memory import ModelMemory, default_budget
 from metisfl_controller.clock import steady_clock
 from metisfl_controller.conductor.conductor import Conductor
+from metisfl_controller.memory_limit import available_memory
 from metisfl_controller.metrics import ControllerMetrics
 from metisfl_controller.partitions import PartitionPlan
 from metisfl_controller.server.rest import build_app
 from metisfl_controller.server.servicer import Servicer
+from metisfl_controller.server.upload_call import UploadCall
 from metisfl_controller.server.uploads import Uploads
 from metisfl_controller.settings import Address, Settings, SettingsError
 from metisfl_controller.state.registry import Registry
@@ -51,13 +54,14 @@ async def serve(settings: Settings, log: ContextLogger, stop: asyncio.Event) -> 
     log = log.bind(federation=federation.metadata.name)
     # First, as it may be refused: what follows starts threads.
     store = Store(settings.state_dir, uid, federation.metadata.name, settings.checkpoints)
+    memory = ModelMemory(_budget(federation, log), settings.state_dir / "staging")
     conductor = Conductor(
         federation=federation,
         uid=uid,
         registry=Registry.of(federation.spec, plan, settings.lease_seconds),
         engine=Engine(settings.threads),
         store=store,
-        uploads=Uploads(lambda nbytes: StagingPool(settings.state_dir / "staging", nbytes)),
+        uploads=Uploads(memory, log),
         metrics=ControllerMetrics(CollectorRegistry(), federation.metadata.name),
         clock=steady_clock(),
         log=log,
@@ -117,7 +121,7 @@ async def _start_grpc(conductor: Conductor, address: Address, log: ContextLogger
                     rpc.JOIN.name: servicer.join,
                     rpc.TASKS.name: servicer.tasks,
                     rpc.DOWNLOAD.name: servicer.download,
-                    rpc.UPLOAD.name: servicer.upload,
+                    rpc.UPLOAD.name: UploadCall(conductor).serve,
                     rpc.LEAVE.name: servicer.leave,
                 }
             ),
@@ -145,6 +149,17 @@ def _federation(path: Path) -> Federation:
         return load_federation(path)
     except OSError as error:
         raise SettingsError(f"METISFL_FEDERATION_FILE={path}: {error.strerror}") from error
+
+
+def _budget(federation: Federation, log: ContextLogger) -> int:
+    """Bytes of memory for models."""
+    available, wanted = available_memory(), federation.spec.controller.memory_budget
+    if wanted is None:
+        return default_budget(available)
+    budget = quantity_bytes(wanted)
+    if budget > available:
+        log.warning("memoryBudget %s is more than the %d MiB that this process may use", wanted, available >> 20)
+    return budget
 
 
 def _partition_plan(path: Path | None, federation: Federation) -> PartitionPlan:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from metisfl.api import FederationState
 from metisfl.logs import ContextLogger
 from metisfl.proto.v1 import controller_pb2 as pb
@@ -10,6 +12,7 @@ from metisfl_controller.aggregation.engine import Engine
 from metisfl_controller.clock import Clock
 from metisfl_controller.conductor.attendance import Attendance
 from metisfl_controller.conductor.background import Background
+from metisfl_controller.conductor.fold_order import FoldOrder
 from metisfl_controller.conductor.progress import Progress
 from metisfl_controller.conductor.task_messages import stop_message, task_message
 from metisfl_controller.conductor.verdicts import Verdicts
@@ -18,6 +21,7 @@ from metisfl_controller.metrics import ControllerMetrics
 from metisfl_controller.rounds import messages as m
 from metisfl_controller.rounds.evaluation import Mean, Report
 from metisfl_controller.rounds.machine import Machine
+from metisfl_controller.rounds.participation import Participant
 from metisfl_controller.rounds.phases import Resumed
 from metisfl_controller.rounds.plan import Plan
 from metisfl_controller.rounds.tasks import Order, TaskId
@@ -59,12 +63,16 @@ class Conductor:
         self.verdicts = Verdicts(
             engine, uploads, registry, self._background, lambda task: self.machine.expects(task), self._handle, log
         )
-        self._versions = Versions(engine, uploads, self.verdicts.accepted, self.progress, metrics, clock, log)
+        order = FoldOrder(self._participants) if federation.spec.aggregation.deterministic else None
+        self._versions = Versions(engine, uploads, self.verdicts.accepted, self.progress, metrics, clock, log, order)
         self.machine = self._machine(Resumed())
 
     def _machine(self, resumed: Resumed) -> Machine:
         plan = Plan.of(self.federation.spec)
         return Machine(plan, self.uid, self.progress.incarnation, resumed, self.clock())
+
+    def _participants(self) -> Mapping[str, Participant]:
+        return self.machine.round.participants if self.machine.round else {}
 
     # ---- life
 
@@ -89,6 +97,7 @@ class Conductor:
         """Wait for commits under way, then let go of threads and files."""
         await self._background.finish(CLOSE_SECONDS)
         self._engine.close()
+        self.uploads.close()
         await self.progress.close()
 
     # ---- what learners report
@@ -160,6 +169,7 @@ class Conductor:
 
     async def _end(self, command: m.End) -> None:
         state = FederationState.COMPLETE if command.complete else FederationState.FAILED
+        self._versions.abandon()
         outcome = Outcome(state, command.reason, command.message, self.clock(), command.published)
         await self.progress.record_outcome(outcome)
         self._log.info("%s: %s", state, command.message, extra={"reason": command.reason})

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from metisfl.logs import ContextLogger
 from metisfl.proto.v1 import controller_pb2 as pb
+from metisfl_controller.aggregation.admission import Use
 from metisfl_controller.aggregation.engine import Engine
 from metisfl_controller.conductor.background import Background
 from metisfl_controller.rounds import messages as m
@@ -38,17 +39,18 @@ class Verdicts:
         return self.expects(task) or task in self.accepted
 
     async def verified(self, upload: Upload) -> tuple[pb.Outcome.ValueType, str]:
-        """Judge a whole upload and, if it counts, hand it to the round. The slot is freed when it has been used.
+        """Judge a whole upload and, if it counts, hand it to the round. Its place is freed when it has been used.
 
         An upload is judged once, to the end, and all who wait for it hear the same: its stream may break meanwhile and
         another ask again.
         """
         if upload.verdict is None:
+            upload.place.turn(Use.WORKED_ON)
             upload.verdict = self.background.start(self._judge(upload))
         return await asyncio.shield(upload.verdict)
 
     async def _judge(self, upload: Upload) -> tuple[pb.Outcome.ValueType, str]:
-        tensor = await self.engine.not_finite(upload.layout, upload.slot.buffer)
+        tensor = await self.engine.not_finite(upload.layout, upload.place.buffer)
         task = upload.task
         if not self.expects(task):
             self.uploads.drop(upload)
@@ -76,8 +78,8 @@ class Verdicts:
         self.handle(m.UpdateRejected(task) if task.kind is Kind.TRAIN else m.TaskFailed(task))
 
     def free_stale(self) -> None:
-        """Free the slots of uploads that nobody needs any more."""
+        """Free the places of uploads that nobody needs any more."""
         for upload in self.uploads.stale(self.needs):
-            # A stream that still fills it notices, answers LATE and frees the slot itself.
+            # A stream that still fills it notices, answers LATE and frees its place itself.
             if upload.stream is None:
                 self.uploads.drop(upload)

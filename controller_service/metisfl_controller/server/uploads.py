@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 
+from metisfl.logs import ContextLogger
 from metisfl.proto.v1 import controller_pb2 as pb
 from metisfl.proto.v1 import model_pb2
 from metisfl.wire.frames import ChunkFrame, Reassembly
-from metisfl.wire.layout import Layout, LayoutError
+from metisfl.wire.layout import Buffer, Layout, LayoutError
 from metisfl.wire.limits import MAX_COUNT, MAX_METRIC_NAME, MAX_METRICS
-from metisfl_controller.aggregation.staging import Slot, StagingPool
+from metisfl_controller.aggregation.admission import Use
+from metisfl_controller.aggregation.memory import ModelMemory
+from metisfl_controller.aggregation.staging import Place, StagingPool, remove_left_overs
 from metisfl_controller.rounds.tasks import Kind, TaskId
 from metisfl_controller.server.downloads import MODEL_SECTION
+from metisfl_controller.state.models import RESERVED_NAME
+
+WRITERS = 4
+"""Threads that write uploads to disk, which is as many as have slots."""
 
 
 class UploadError(ValueError):
@@ -28,32 +36,37 @@ class Upload:
 
     task: TaskId
     layout: Layout
-    slot: Slot
+    arriving: Reassembly
+    place: Place
     report: pb.TrainingReport
     stream: object = None
     """Whose stream fills it now; another stream for the same task takes over by setting its own."""
     verdict: asyncio.Task[tuple[pb.Outcome.ValueType, str]] | None = None
-    """Set once the whole has arrived: from then on nothing is written to the slot, whoever asks gets this."""
+    """Set once the whole has arrived: from then on nothing is written to its place, whoever asks gets this."""
 
-    def __post_init__(self) -> None:
-        self.arriving = Reassembly(self.layout.nbytes)
-
-    def take(self, chunk: ChunkFrame) -> None:
-        """Put a chunk in its place. Raises FrameError when it is not the one that follows."""
+    async def take(self, chunk: ChunkFrame) -> None:
+        """Put a chunk in its place, without waiting if that is in memory. Raises FrameError when it is not the one that
+        follows, and OSError when the disk fails."""
         self.arriving.take(chunk)
-        self.slot.buffer.data[chunk.offset : self.arriving.received] = chunk.data
+        writing = self.place.write(chunk.offset, chunk.data)
+        if writing is not None:
+            await writing
 
 
 class Uploads:
     """All uploads that have begun and not ended, by task."""
 
-    def __init__(self, make_pool: Callable[[int], StagingPool]) -> None:
-        self._make_pool = make_pool
+    def __init__(self, memory: ModelMemory, log: ContextLogger) -> None:
+        remove_left_overs(memory.directory)
+        self._memory = memory
+        self._log = log
+        self._executor = ThreadPoolExecutor(WRITERS, thread_name_prefix="staging")
         self._pool: StagingPool | None = None
         self._open: dict[TaskId, Upload] = {}
 
     def begin(self, task: TaskId, header: pb.UploadHeader, layout: Layout | None, stream: object) -> Upload:
-        """A new upload, or the one that a broken stream left. Raises UploadError, or OSError when there is no room."""
+        """A new upload, which may have to wait until it is let in, or the one that a broken stream left. Raises
+        UploadError."""
         upload = self._open.get(task)
         if upload is not None and upload.verdict is not None:
             return upload
@@ -61,30 +74,56 @@ class Uploads:
         if layout is not None and declared.digest != layout.digest:
             raise UploadError("the model has another layout: " + "; ".join(layout.difference(declared)))
         _check_report(header.report, task.kind)
-        if upload is None or upload.layout.digest != declared.digest:
-            if upload is not None:
-                upload.stream = None
-                self.drop(upload)
-            if self._pool is None or self._pool.nbytes != declared.nbytes:
-                self._pool = self._make_pool(declared.nbytes)
-            upload = Upload(task, declared, self._pool.acquire(), header.report)
+        if upload is not None and upload.layout.digest != declared.digest:
+            upload.stream = None
+            self.drop(upload)
+            upload = None
+        if upload is None:
+            arriving = Reassembly(declared.nbytes)
+            place = self._pool_for(declared).request(lambda: arriving.received)
+            upload = Upload(task, declared, arriving, place, header.report)
             self._open[task] = upload
         upload.report, upload.stream = header.report, stream
+        upload.place.turn(Use.FILLING)
         return upload
 
     def of(self, task: TaskId) -> Upload:
         """The open upload of a task. Raises KeyError."""
         return self._open[task]
 
+    def leave_to_be_resumed(self, upload: Upload) -> None:
+        """Nobody fills it for now. One that has not been let in yet has nothing to go on with, and is dropped."""
+        upload.stream = None
+        if upload.place.let_in.done() and not upload.place.has_left:
+            upload.place.turn(Use.BROKEN)
+        else:
+            self.drop(upload)
+
     def drop(self, upload: Upload) -> None:
-        """Free the slot, after which nothing may use its buffer; harmless when that happened before."""
+        """Free its place, after which nothing may use its content; harmless when that happened before."""
         if self._open.get(upload.task) is upload:
             del self._open[upload.task]
-            upload.slot.release()
+            upload.place.leave()
+
+    def keep(self, upload: Upload) -> Buffer:
+        """End an upload and own its content."""
+        del self._open[upload.task]
+        return upload.place.keep()
 
     def stale(self, expected: Callable[[TaskId], bool]) -> list[Upload]:
         """Uploads whose task no longer counts."""
         return [upload for upload in self._open.values() if not expected(upload.task)]
+
+    def close(self) -> None:
+        """Wait for what is being written."""
+        self._executor.shutdown()
+
+    def _pool_for(self, layout: Layout) -> StagingPool:
+        plan = self._memory.plan(layout)
+        if self._pool is None or self._pool.plan != plan:
+            # Places of an earlier pool are freed as their uploads end.
+            self._pool = StagingPool(self._memory.directory, plan, self._executor, self._log)
+        return self._pool
 
 
 def _declared_layout(header: pb.UploadHeader) -> Layout:
@@ -99,6 +138,8 @@ def _declared_layout(header: pb.UploadHeader) -> Layout:
         layout = Layout.from_proto(section.layout)
     except LayoutError as error:
         raise UploadError(str(error)) from error
+    if any(tensor.name == RESERVED_NAME for tensor in layout.tensors):
+        raise UploadError(f"no tensor may be called '{RESERVED_NAME}': model files keep something else under that name")
     if section.encoded_bytes != layout.nbytes:
         raise UploadError(f"the section declares {section.encoded_bytes} bytes, its layout has {layout.nbytes}")
     return layout

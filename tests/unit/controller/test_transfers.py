@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from metisfl.logs import logger
 from metisfl.proto.v1 import controller_pb2 as pb
 from metisfl.proto.v1 import model_pb2
 from metisfl.wire import frames
-from metisfl.wire.frames import ChunkFrame, FrameError
+from metisfl.wire.frames import ChunkFrame, FrameError, Reassembly
 from metisfl.wire.layout import Buffer, Layout
 from metisfl.wire.limits import CHUNK_BYTES, MAX_COUNT, MAX_METRIC_NAME, MAX_METRICS
-from metisfl_controller.aggregation.staging import StagingPool
+from metisfl_controller.aggregation.memory import ModelMemory
+from metisfl_controller.aggregation.staging import Place
 from metisfl_controller.rounds.tasks import Kind, TaskId
 from metisfl_controller.server.downloads import GlobalModel, model_section
 from metisfl_controller.server.uploads import Upload, UploadError, Uploads, check_evaluation
@@ -96,8 +99,10 @@ def header(layout: Layout = SMALL, **changes: Any) -> pb.UploadHeader:
 
 
 @pytest.fixture
-def uploads(tmp_path: Path) -> Uploads:
-    return Uploads(lambda nbytes: StagingPool(tmp_path, nbytes, memory_slots=1))
+async def uploads(tmp_path: Path) -> AsyncIterator[Uploads]:
+    made = Uploads(ModelMemory(1 << 30, tmp_path), logger("test"))
+    yield made
+    made.close()
 
 
 LARGE = Layout.of({"w": np.zeros(CHUNK_BYTES // 4 + 5, np.float32)})
@@ -110,37 +115,54 @@ def chunk(start: int) -> ChunkFrame:
     return ChunkFrame(0, start, data, frames.checksum(data))
 
 
-def test_an_upload_in_pieces(uploads: Uploads) -> None:
+async def test_an_upload_in_pieces(uploads: Uploads) -> None:
     upload = uploads.begin(TASK, header(LARGE), LARGE, "stream")
-    upload.take(chunk(0))
+    await upload.take(chunk(0))
     with pytest.raises(FrameError, match="were next"):
-        upload.take(chunk(0))
-    upload.take(chunk(CHUNK_BYTES))
+        await upload.take(chunk(0))
+    await upload.take(chunk(CHUNK_BYTES))
     upload.arriving.finish(FINISH)
-    assert upload.slot.buffer.tobytes() == CONTENT
+    assert upload.place.buffer.tobytes() == CONTENT
     assert uploads.of(TASK) is upload
 
 
-def test_a_broken_upload_goes_on_where_it_was(uploads: Uploads) -> None:
+async def test_a_broken_upload_goes_on_where_it_was(uploads: Uploads) -> None:
     first = uploads.begin(TASK, header(LARGE), LARGE, "one")
-    first.take(chunk(0))
+    await first.take(chunk(0))
     again = uploads.begin(TASK, header(LARGE, report=pb.TrainingReport(examples=11)), LARGE, "two")
     assert again is first
     assert (again.arriving.received, again.stream, again.report.examples) == (CHUNK_BYTES, "two", 11)
-    again.take(chunk(CHUNK_BYTES))
+    await again.take(chunk(CHUNK_BYTES))
     again.arriving.finish(FINISH)
-    assert again.slot.buffer.tobytes() == CONTENT
+    assert again.place.buffer.tobytes() == CONTENT
 
 
-def test_a_slot_is_freed_once_however_often_it_is_dropped(uploads: Uploads) -> None:
+async def test_a_place_is_freed_once_however_often_it_is_dropped(uploads: Uploads) -> None:
     upload = uploads.begin(TASK, header(), SMALL, "one")
+    buffer = upload.place.buffer
     for _ in range(3):
         uploads.drop(upload)
     other = [uploads.begin(TaskId("uid", 1, Kind.TRAIN, 3, f"a-{i}", 1), header(), SMALL, "s") for i in range(2)]
-    assert [u.slot.in_memory for u in other] == [True, False]
+    assert other[0].place.buffer is buffer
+    assert other[1].place.buffer is not buffer
 
 
-def test_an_upload_of_another_layout_takes_the_place_and_not_the_slot(uploads: Uploads) -> None:
+async def test_a_broken_upload_keeps_what_has_arrived_and_one_that_never_came_in_is_gone(tmp_path: Path) -> None:
+    # Three models of 16 bytes and the sums take 80 bytes, which leaves one slot.
+    uploads = Uploads(ModelMemory(80 + 16, tmp_path), logger("test"))
+    small = Layout.of({"w": np.zeros(4, np.float32)})
+    first = uploads.begin(TASK, header(small), small, "one")
+    task = TaskId("uid", 1, Kind.TRAIN, 3, "a-1", 1)
+    second = uploads.begin(task, header(small), small, "two")
+    assert not second.place.let_in.done()
+    uploads.leave_to_be_resumed(second)
+    uploads.leave_to_be_resumed(first)
+    assert uploads.stale(lambda _: False) == [first]
+    assert uploads.begin(task, header(small), small, "three") is not second
+    uploads.close()
+
+
+async def test_an_upload_of_another_layout_replaces_the_other_one(uploads: Uploads) -> None:
     """Only the initial model can change its mind about the layout; its old stream must not write on."""
     old = uploads.begin(INITIALISE, header(), None, "one")
     new = uploads.begin(INITIALISE, header(Layout.of({"v": np.zeros(5, np.float32)})), None, "two")
@@ -149,10 +171,10 @@ def test_an_upload_of_another_layout_takes_the_place_and_not_the_slot(uploads: U
     uploads.drop(old)
     assert uploads.of(INITIALISE) is new
     third = uploads.begin(TASK, header(), SMALL, "three")
-    assert third.slot.buffer is not new.slot.buffer
+    assert third.place.buffer is not new.place.buffer
 
 
-def test_a_judged_upload_is_not_touched_by_another_stream(uploads: Uploads) -> None:
+async def test_a_judged_upload_is_not_touched_by_another_stream(uploads: Uploads) -> None:
     upload = uploads.begin(TASK, header(), SMALL, "one")
     upload.verdict = object()  # type: ignore[assignment]
     again = uploads.begin(TASK, header(report=pb.TrainingReport(examples=99)), SMALL, "two")
@@ -160,7 +182,7 @@ def test_a_judged_upload_is_not_touched_by_another_stream(uploads: Uploads) -> N
     assert (again.stream, again.report.examples) == ("one", 10)
 
 
-def test_uploads_that_no_longer_count_are_found(uploads: Uploads) -> None:
+async def test_uploads_that_no_longer_count_are_found(uploads: Uploads) -> None:
     upload = uploads.begin(TASK, header(), SMALL, "one")
     assert uploads.stale(lambda task: task == TASK) == []
     assert uploads.stale(lambda task: False) == [upload]
@@ -169,6 +191,7 @@ def test_uploads_that_no_longer_count_are_found(uploads: Uploads) -> None:
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [
+        ({"sections": [model_section(Layout.of({"__metadata__": np.zeros(1)}))]}, "no tensor may be called"),
         ({"kind": 0}, "upload kind 0"),
         ({"kind": 9}, "upload kind 9"),
         ({"sections": []}, "expected one section 'model', got []"),
@@ -197,7 +220,7 @@ def test_uploads_that_no_longer_count_are_found(uploads: Uploads) -> None:
         ),
     ],
 )
-def test_hostile_headers_are_refused(uploads: Uploads, changes: dict[str, Any], complaint: str) -> None:
+async def test_hostile_headers_are_refused(uploads: Uploads, changes: dict[str, Any], complaint: str) -> None:
     with pytest.raises(UploadError, match=complaint.replace("[]", r"\[\]")):
         uploads.begin(TASK, header(**changes), SMALL, "stream")
     assert uploads.stale(lambda _: False) == []
@@ -219,15 +242,17 @@ def test_hostile_evaluations_are_refused(evaluation: pb.Evaluation) -> None:
 
 
 @given(st.lists(st.tuples(st.sampled_from([0, 1, CHUNK_BYTES, 2**63]), st.sampled_from([0, 20, CHUNK_BYTES]))))
-def test_whatever_arrives_the_buffer_holds_a_prefix_of_the_content(pieces: list[tuple[int, int]]) -> None:
+async def test_whatever_arrives_the_buffer_holds_a_prefix_of_the_content(pieces: list[tuple[int, int]]) -> None:
     buffer: Buffer = np.zeros(LARGE.nbytes, np.uint8)
-    slot = type("Slot", (), {"buffer": buffer})()
-    upload = Upload(TASK, LARGE, slot, pb.TrainingReport())
+    arriving = Reassembly(LARGE.nbytes)
+    place = Place.__new__(Place)
+    place.file, place.buffer = None, buffer
+    upload = Upload(TASK, LARGE, arriving, place, pb.TrainingReport())
     for offset, size in pieces:
         data = memoryview(CONTENT)[offset : offset + size] if offset < len(CONTENT) else memoryview(b"?")
         with suppress(FrameError):
-            upload.take(ChunkFrame(0, offset, data, 0))
-    received = upload.arriving.received
+            await upload.take(ChunkFrame(0, offset, data, 0))
+    received = arriving.received
     assert received in (0, CHUNK_BYTES, LARGE.nbytes)
     assert buffer.tobytes()[:received] == CONTENT[:received]
     assert not buffer[received:].any()

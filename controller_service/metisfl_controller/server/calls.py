@@ -1,0 +1,43 @@
+"""What all calls begin with: a first message in time, a lease that holds, and a status for what is neither."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import NoReturn, TypeAlias, TypeVar
+
+import grpc
+from google.protobuf.message import DecodeError
+
+from metisfl_controller.conductor.conductor import Conductor
+from metisfl_controller.state.registry import Learner, UnknownLeaseError
+
+STALLED_SECONDS = 60.0
+"""A stream that is expected to say something and is silent for this long is broken off."""
+
+M = TypeVar("M")
+
+Context: TypeAlias = grpc.aio.ServicerContext
+
+
+async def first_message(messages: AsyncIterator[M], context: Context) -> M:
+    try:
+        async with asyncio.timeout(STALLED_SECONDS):
+            return await anext(messages)
+    except (StopAsyncIteration, TimeoutError):
+        await abort(context, grpc.StatusCode.INVALID_ARGUMENT, "the stream ended or stalled before its first message")
+    except DecodeError as error:
+        await abort(context, grpc.StatusCode.INVALID_ARGUMENT, str(error))
+
+
+async def holder(conductor: Conductor, lease: str, context: Context) -> Learner:
+    """The learner that has this lease; the call is aborted when nobody has."""
+    try:
+        return conductor.registry.holder(lease, conductor.clock())
+    except UnknownLeaseError as error:
+        await abort(context, grpc.StatusCode.UNAUTHENTICATED, str(error.args[0]))
+
+
+async def abort(context: Context, code: grpc.StatusCode, message: str) -> NoReturn:
+    await context.abort(code, message)
+    raise AssertionError("abort raises")
