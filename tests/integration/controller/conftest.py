@@ -319,6 +319,25 @@ def served(tmp_path: Path) -> Callable[..., Any]:
     return run
 
 
+@pytest.fixture
+def training(served: Callable[..., Any]) -> Any:
+    """`async with training(**spec) as (table, players, tasks)`: everybody has its first TRAIN."""
+
+    @asynccontextmanager
+    async def run(*names: str, arrays: Any = None, lease_seconds: int = 20, **spec: Any) -> Any:
+        names = names or ("a-0",)
+        spec.setdefault("learnerGroups", [{"name": "a", "replicas": len(names)}])
+        async with served(lease_seconds=lease_seconds, **spec) as table:
+            more = {} if arrays is None else {"arrays": arrays, "frozen": ()}
+            players = [table.player(name, **more) for name in names]
+            for player in players:
+                await player.enter()
+            await players[0].delivers(await players[0].task("INITIALISE"))
+            yield table, players, [await player.task("TRAIN") for player in players]
+
+    return run
+
+
 @dataclass
 class ControllerProcess:
     """`python -m metisfl_controller` on one state directory; it may be started again and again."""

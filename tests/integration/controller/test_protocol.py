@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from typing import Any
 
 import grpc
@@ -22,25 +22,6 @@ LARGE = {"w": np.arange(1_000_000, dtype=np.float32)}
 """Four chunks."""
 
 Served = Callable[..., Any]
-
-
-@pytest.fixture
-def training(served: Served) -> Any:
-    """`async with training(**spec) as (table, players, tasks)`: everybody has its first TRAIN."""
-
-    @asynccontextmanager
-    async def run(*names: str, arrays: Any = None, lease_seconds: int = 20, **spec: Any) -> Any:
-        names = names or ("a-0",)
-        spec.setdefault("learnerGroups", [{"name": "a", "replicas": len(names)}])
-        async with served(lease_seconds=lease_seconds, **spec) as table:
-            more = {} if arrays is None else {"arrays": arrays, "frozen": ()}
-            players = [table.player(name, **more) for name in names]
-            for player in players:
-                await player.enter()
-            await players[0].delivers(await players[0].task("INITIALISE"))
-            yield table, players, [await player.task("TRAIN") for player in players]
-
-    return run
 
 
 def refusal(error: pytest.ExceptionInfo[grpc.aio.AioRpcError]) -> tuple[grpc.StatusCode, str]:
