@@ -14,7 +14,9 @@ import math
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
+import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
@@ -33,8 +35,20 @@ _DTYPES: dict[str, model_pb2.DType.ValueType] = {
     "int64": model_pb2.DTYPE_INT64,
     "uint8": model_pb2.DTYPE_UINT8,
     "bool": model_pb2.DTYPE_BOOL,
+    "bfloat16": model_pb2.DTYPE_BFLOAT16,
 }
+_BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 _DTYPE_NAMES = {number: name for name, number in _DTYPES.items()}
+
+
+def numpy_dtype(name: str) -> np.dtype[Any]:
+    """The NumPy dtype of a tensor's dtype name; bfloat16 is the one that NumPy has from `ml_dtypes`."""
+    return _BFLOAT16 if name == "bfloat16" else np.dtype(name)
+
+
+def is_float(dtype: np.dtype[Any]) -> bool:
+    """Whether a dtype is floating point; NumPy itself does not count bfloat16."""
+    return dtype.kind == "f" or dtype == _BFLOAT16
 
 
 class LayoutError(ValueError):
@@ -110,9 +124,9 @@ class Layout:
             elements[key] = elements.get(key, 0) + tensor.elements
         segments, offset = [], 0
         for (dtype, trainable), count in elements.items():
-            segment = Segment(np.dtype(dtype), trainable, offset, count)
+            segment = Segment(numpy_dtype(dtype), trainable, offset, count)
             segments.append(segment)
-            offset = _aligned(offset + segment.nbytes)
+            offset = aligned(offset + segment.nbytes)
         return tuple(segments)
 
     @cached_property
@@ -173,7 +187,7 @@ class Layout:
         nexts = {(s.dtype.name, s.trainable): s.offset for s in self.segments}
         places = {}
         for tensor in self.tensors:
-            key, dtype = (tensor.dtype, tensor.trainable), np.dtype(tensor.dtype)
+            key, dtype = (tensor.dtype, tensor.trainable), numpy_dtype(tensor.dtype)
             places[tensor.name] = (nexts[key], dtype)
             nexts[key] += tensor.elements * dtype.itemsize
         return places
@@ -229,7 +243,8 @@ def aligned_zeros(nbytes: int) -> Buffer:
     return raw[start : start + nbytes]
 
 
-def _aligned(offset: int) -> int:
+def aligned(offset: int) -> int:
+    """The next multiple of 64 bytes."""
     return -(-offset // ALIGNMENT) * ALIGNMENT
 
 
@@ -246,7 +261,7 @@ def _check_tensors(tensors: Iterable[TensorSpec]) -> None:
             raise LayoutError(f"tensor '{tensor.name}' has dtype {tensor.dtype}; supported: {', '.join(_DTYPES)}")
         if len(tensor.shape) > MAX_DIMENSIONS:
             raise LayoutError(f"tensor '{tensor.name}' has {len(tensor.shape)} dimensions, at most {MAX_DIMENSIONS}")
-        itemsize = np.dtype(tensor.dtype).itemsize
+        itemsize = numpy_dtype(tensor.dtype).itemsize
         total += tensor.elements * itemsize
         # NumPy bounds the other extents of an empty array as if it were not empty.
         extent = math.prod(max(1, side) for side in tensor.shape) * itemsize

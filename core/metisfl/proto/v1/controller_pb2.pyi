@@ -97,12 +97,16 @@ class _UploadKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_UploadKind
     UPLOAD_KIND_UNSPECIFIED: _UploadKind.ValueType  # 0
     UPLOAD_KIND_MODEL: _UploadKind.ValueType  # 1
     """Whole weights."""
+    UPLOAD_KIND_UPDATE: _UploadKind.ValueType  # 2
+    """Trained weights less the model as received, for what the codec narrows; whole values for the rest."""
 
 class UploadKind(_UploadKind, metaclass=_UploadKindEnumTypeWrapper): ...
 
 UPLOAD_KIND_UNSPECIFIED: UploadKind.ValueType  # 0
 UPLOAD_KIND_MODEL: UploadKind.ValueType  # 1
 """Whole weights."""
+UPLOAD_KIND_UPDATE: UploadKind.ValueType  # 2
+"""Trained weights less the model as received, for what the codec narrows; whole values for the rest."""
 Global___UploadKind: _TypeAlias = UploadKind  # noqa: Y015
 
 class _Outcome:
@@ -142,6 +146,7 @@ class JoinRequest(_message.Message):
     FRAMEWORK_FIELD_NUMBER: _builtins.int
     SOFTWARE_VERSION_FIELD_NUMBER: _builtins.int
     CODECS_FIELD_NUMBER: _builtins.int
+    COMPRESSIONS_FIELD_NUMBER: _builtins.int
     protocol_version: _builtins.int
     group: _builtins.str
     """The learner group of the Federation and this learner's place in it; together they are its identity."""
@@ -151,6 +156,10 @@ class JoinRequest(_message.Message):
     software_version: _builtins.str
     @_builtins.property
     def codecs(self) -> _containers.RepeatedScalarFieldContainer[_model_pb2.Codec.ValueType]: ...
+    @_builtins.property
+    def compressions(self) -> _containers.RepeatedScalarFieldContainer[_model_pb2.Compression.ValueType]:
+        """What the learner can pack and unpack; none needs no mention."""
+
     def __init__(
         self,
         *,
@@ -160,10 +169,11 @@ class JoinRequest(_message.Message):
         framework: _builtins.str = ...,
         software_version: _builtins.str = ...,
         codecs: _abc.Iterable[_model_pb2.Codec.ValueType] | None = ...,
+        compressions: _abc.Iterable[_model_pb2.Compression.ValueType] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["codecs", b"codecs", "framework", b"framework", "group", b"group", "ordinal", b"ordinal", "protocol_version", b"protocol_version", "software_version", b"software_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["codecs", b"codecs", "compressions", b"compressions", "framework", b"framework", "group", b"group", "ordinal", b"ordinal", "protocol_version", b"protocol_version", "software_version", b"software_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -200,11 +210,20 @@ class JoinResponse(_message.Message):
     FEDERATION_FIELD_NUMBER: _builtins.int
     FEDERATION_UID_FIELD_NUMBER: _builtins.int
     CODEC_FIELD_NUMBER: _builtins.int
+    TOPK_FRACTION_FIELD_NUMBER: _builtins.int
+    COMPRESSION_FIELD_NUMBER: _builtins.int
+    COMPRESSION_LEVEL_FIELD_NUMBER: _builtins.int
     learner_id: _builtins.str
     """"<group>-<ordinal>"."""
     federation: _builtins.str
     federation_uid: _builtins.str
     codec: _model_pb2.Codec.ValueType
+    """Of uploads, and of downloads unless it is TopK, with which models go down as Float32."""
+    topk_fraction: _builtins.float
+    """TopK: the share of each segment's elements that is kept, above 0, at most 1."""
+    compression: _model_pb2.Compression.ValueType
+    compression_level: _builtins.int
+    """Zstandard's level, for uploads."""
     @_builtins.property
     def lease(self) -> Global___Lease: ...
     @_builtins.property
@@ -223,10 +242,13 @@ class JoinResponse(_message.Message):
         federation: _builtins.str = ...,
         federation_uid: _builtins.str = ...,
         codec: _model_pb2.Codec.ValueType = ...,
+        topk_fraction: _builtins.float = ...,
+        compression: _model_pb2.Compression.ValueType = ...,
+        compression_level: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["lease", b"lease", "partition", b"partition"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["codec", b"codec", "federation", b"federation", "federation_uid", b"federation_uid", "learner_id", b"learner_id", "lease", b"lease", "parameters", b"parameters", "partition", b"partition"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["codec", b"codec", "compression", b"compression", "compression_level", b"compression_level", "federation", b"federation", "federation_uid", b"federation_uid", "learner_id", b"learner_id", "lease", b"lease", "parameters", b"parameters", "partition", b"partition", "topk_fraction", b"topk_fraction"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

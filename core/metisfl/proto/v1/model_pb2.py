@@ -24,27 +24,29 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cmetisfl/proto/v1/model.proto\x12\nmetisfl.v1\"Z\n\x06Tensor\x12\x0c\n\x04name\x18\x01 \x01(\t\x12 \n\x05\x64type\x18\x02 \x01(\x0e\x32\x11.metisfl.v1.DType\x12\r\n\x05shape\x18\x03 \x03(\x04\x12\x11\n\ttrainable\x18\x04 \x01(\x08\"-\n\x06Layout\x12#\n\x07tensors\x18\x01 \x03(\x0b\x32\x12.metisfl.v1.Tensor\"\x99\x01\n\x07Section\x12\x0c\n\x04name\x18\x01 \x01(\t\x12$\n\x06layout\x18\x02 \x01(\x0b\x32\x12.metisfl.v1.LayoutH\x00\x12\x16\n\x0copaque_bytes\x18\x03 \x01(\x04H\x00\x12 \n\x05\x63odec\x18\x04 \x01(\x0e\x32\x11.metisfl.v1.Codec\x12\x15\n\rencoded_bytes\x18\x05 \x01(\x04\x42\t\n\x07\x63ontent\"H\n\x05\x43hunk\x12\x0f\n\x07section\x18\x01 \x01(\r\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12\x10\n\x08\x63hecksum\x18\x03 \x01(\x06\x12\x0c\n\x04\x64\x61ta\x18\x0f \x01(\x0c\"#\n\x06\x46inish\x12\x19\n\x11section_checksums\x18\x01 \x03(\x06\"%\n\x06Metric\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01*\xbb\x01\n\x05\x44Type\x12\x15\n\x11\x44TYPE_UNSPECIFIED\x10\x00\x12\x11\n\rDTYPE_FLOAT16\x10\x01\x12\x11\n\rDTYPE_FLOAT32\x10\x02\x12\x11\n\rDTYPE_FLOAT64\x10\x03\x12\x0e\n\nDTYPE_INT8\x10\x04\x12\x0f\n\x0b\x44TYPE_INT16\x10\x05\x12\x0f\n\x0b\x44TYPE_INT32\x10\x06\x12\x0f\n\x0b\x44TYPE_INT64\x10\x07\x12\x0f\n\x0b\x44TYPE_UINT8\x10\x08\x12\x0e\n\nDTYPE_BOOL\x10\t*1\n\x05\x43odec\x12\x15\n\x11\x43ODEC_UNSPECIFIED\x10\x00\x12\x11\n\rCODEC_FLOAT32\x10\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cmetisfl/proto/v1/model.proto\x12\nmetisfl.v1\"Z\n\x06Tensor\x12\x0c\n\x04name\x18\x01 \x01(\t\x12 \n\x05\x64type\x18\x02 \x01(\x0e\x32\x11.metisfl.v1.DType\x12\r\n\x05shape\x18\x03 \x03(\x04\x12\x11\n\ttrainable\x18\x04 \x01(\x08\"-\n\x06Layout\x12#\n\x07tensors\x18\x01 \x03(\x0b\x32\x12.metisfl.v1.Tensor\"\xa7\x01\n\x07Section\x12\x0c\n\x04name\x18\x01 \x01(\t\x12$\n\x06layout\x18\x02 \x01(\x0b\x32\x12.metisfl.v1.LayoutH\x00\x12\x16\n\x0copaque_bytes\x18\x03 \x01(\x04H\x00\x12 \n\x05\x63odec\x18\x04 \x01(\x0e\x32\x11.metisfl.v1.Codec\x12\x15\n\rencoded_bytes\x18\x05 \x01(\x04\x12\x0c\n\x04kept\x18\x06 \x03(\x04\x42\t\n\x07\x63ontent\"v\n\x05\x43hunk\x12\x0f\n\x07section\x18\x01 \x01(\r\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12\x10\n\x08\x63hecksum\x18\x03 \x01(\x06\x12,\n\x0b\x63ompression\x18\x04 \x01(\x0e\x32\x17.metisfl.v1.Compression\x12\x0c\n\x04\x64\x61ta\x18\x0f \x01(\x0c\"#\n\x06\x46inish\x12\x19\n\x11section_checksums\x18\x01 \x03(\x06\"%\n\x06Metric\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01*\xcf\x01\n\x05\x44Type\x12\x15\n\x11\x44TYPE_UNSPECIFIED\x10\x00\x12\x11\n\rDTYPE_FLOAT16\x10\x01\x12\x11\n\rDTYPE_FLOAT32\x10\x02\x12\x11\n\rDTYPE_FLOAT64\x10\x03\x12\x0e\n\nDTYPE_INT8\x10\x04\x12\x0f\n\x0b\x44TYPE_INT16\x10\x05\x12\x0f\n\x0b\x44TYPE_INT32\x10\x06\x12\x0f\n\x0b\x44TYPE_INT64\x10\x07\x12\x0f\n\x0b\x44TYPE_UINT8\x10\x08\x12\x0e\n\nDTYPE_BOOL\x10\t\x12\x12\n\x0e\x44TYPE_BFLOAT16\x10\n*x\n\x05\x43odec\x12\x15\n\x11\x43ODEC_UNSPECIFIED\x10\x00\x12\x11\n\rCODEC_FLOAT32\x10\x01\x12\x12\n\x0e\x43ODEC_BFLOAT16\x10\x02\x12\x11\n\rCODEC_FLOAT16\x10\x03\x12\x0e\n\nCODEC_INT8\x10\x04\x12\x0e\n\nCODEC_TOPK\x10\x05*9\n\x0b\x43ompression\x12\x14\n\x10\x43OMPRESSION_NONE\x10\x00\x12\x14\n\x10\x43OMPRESSION_ZSTD\x10\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'metisfl.proto.v1.model_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_DTYPE']._serialized_start=490
-  _globals['_DTYPE']._serialized_end=677
-  _globals['_CODEC']._serialized_start=679
-  _globals['_CODEC']._serialized_end=728
+  _globals['_DTYPE']._serialized_start=550
+  _globals['_DTYPE']._serialized_end=757
+  _globals['_CODEC']._serialized_start=759
+  _globals['_CODEC']._serialized_end=879
+  _globals['_COMPRESSION']._serialized_start=881
+  _globals['_COMPRESSION']._serialized_end=938
   _globals['_TENSOR']._serialized_start=44
   _globals['_TENSOR']._serialized_end=134
   _globals['_LAYOUT']._serialized_start=136
   _globals['_LAYOUT']._serialized_end=181
   _globals['_SECTION']._serialized_start=184
-  _globals['_SECTION']._serialized_end=337
-  _globals['_CHUNK']._serialized_start=339
-  _globals['_CHUNK']._serialized_end=411
-  _globals['_FINISH']._serialized_start=413
-  _globals['_FINISH']._serialized_end=448
-  _globals['_METRIC']._serialized_start=450
-  _globals['_METRIC']._serialized_end=487
+  _globals['_SECTION']._serialized_end=351
+  _globals['_CHUNK']._serialized_start=353
+  _globals['_CHUNK']._serialized_end=471
+  _globals['_FINISH']._serialized_start=473
+  _globals['_FINISH']._serialized_end=508
+  _globals['_METRIC']._serialized_start=510
+  _globals['_METRIC']._serialized_end=547
 # @@protoc_insertion_point(module_scope)

@@ -35,6 +35,7 @@ class _DTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DType.ValueType
     DTYPE_INT64: _DType.ValueType  # 7
     DTYPE_UINT8: _DType.ValueType  # 8
     DTYPE_BOOL: _DType.ValueType  # 9
+    DTYPE_BFLOAT16: _DType.ValueType  # 10
 
 class DType(_DType, metaclass=_DTypeEnumTypeWrapper):
     """Element type of a tensor. Bytes are little-endian on the wire."""
@@ -49,6 +50,7 @@ DTYPE_INT32: DType.ValueType  # 6
 DTYPE_INT64: DType.ValueType  # 7
 DTYPE_UINT8: DType.ValueType  # 8
 DTYPE_BOOL: DType.ValueType  # 9
+DTYPE_BFLOAT16: DType.ValueType  # 10
 Global___DType: _TypeAlias = DType  # noqa: Y015
 
 class _Codec:
@@ -60,13 +62,49 @@ class _CodecEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Codec.ValueType
     CODEC_UNSPECIFIED: _Codec.ValueType  # 0
     CODEC_FLOAT32: _Codec.ValueType  # 1
     """Tensors in their own dtype, lossless."""
+    CODEC_BFLOAT16: _Codec.ValueType  # 2
+    """The lossy ones narrow trainable floating-point segments; all else stays as it is. Little-endian, and every plane
+    starts at a multiple of 64 bytes of the section.
+    """
+    CODEC_FLOAT16: _Codec.ValueType  # 3
+    CODEC_INT8: _Codec.ValueType  # 4
+    """int8 codes of all elements, then a float32 scale for each 64 of them."""
+    CODEC_TOPK: _Codec.ValueType  # 5
+    """uint32 indices of the kept elements, strictly increasing, then their float32 values. Uploads only."""
 
 class Codec(_Codec, metaclass=_CodecEnumTypeWrapper): ...
 
 CODEC_UNSPECIFIED: Codec.ValueType  # 0
 CODEC_FLOAT32: Codec.ValueType  # 1
 """Tensors in their own dtype, lossless."""
+CODEC_BFLOAT16: Codec.ValueType  # 2
+"""The lossy ones narrow trainable floating-point segments; all else stays as it is. Little-endian, and every plane
+starts at a multiple of 64 bytes of the section.
+"""
+CODEC_FLOAT16: Codec.ValueType  # 3
+CODEC_INT8: Codec.ValueType  # 4
+"""int8 codes of all elements, then a float32 scale for each 64 of them."""
+CODEC_TOPK: Codec.ValueType  # 5
+"""uint32 indices of the kept elements, strictly increasing, then their float32 values. Uploads only."""
 Global___Codec: _TypeAlias = Codec  # noqa: Y015
+
+class _Compression:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _CompressionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Compression.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    COMPRESSION_NONE: _Compression.ValueType  # 0
+    COMPRESSION_ZSTD: _Compression.ValueType  # 1
+    """One Zstandard frame a chunk."""
+
+class Compression(_Compression, metaclass=_CompressionEnumTypeWrapper):
+    """How the data of chunks is packed. Each chunk is packed by itself, so offsets and resuming do not depend on it."""
+
+COMPRESSION_NONE: Compression.ValueType  # 0
+COMPRESSION_ZSTD: Compression.ValueType  # 1
+"""One Zstandard frame a chunk."""
+Global___Compression: _TypeAlias = Compression  # noqa: Y015
 
 @_typing.final
 class Tensor(_message.Message):
@@ -135,6 +173,7 @@ class Section(_message.Message):
     OPAQUE_BYTES_FIELD_NUMBER: _builtins.int
     CODEC_FIELD_NUMBER: _builtins.int
     ENCODED_BYTES_FIELD_NUMBER: _builtins.int
+    KEPT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     opaque_bytes: _builtins.int
     """A section whose bytes only its rule understands."""
@@ -143,6 +182,10 @@ class Section(_message.Message):
     """Size of the encoded section; offsets of chunks count in these bytes."""
     @_builtins.property
     def layout(self) -> Global___Layout: ...
+    @_builtins.property
+    def kept(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """TopK: how many values are kept of each segment that is in this form, in the order of the segments."""
+
     def __init__(
         self,
         *,
@@ -151,10 +194,11 @@ class Section(_message.Message):
         opaque_bytes: _builtins.int = ...,
         codec: Global___Codec.ValueType = ...,
         encoded_bytes: _builtins.int = ...,
+        kept: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "layout", b"layout", "opaque_bytes", b"opaque_bytes"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["codec", b"codec", "content", b"content", "encoded_bytes", b"encoded_bytes", "layout", b"layout", "name", b"name", "opaque_bytes", b"opaque_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["codec", b"codec", "content", b"content", "encoded_bytes", b"encoded_bytes", "kept", b"kept", "layout", b"layout", "name", b"name", "opaque_bytes", b"opaque_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_content: _TypeAlias = _typing.Literal["layout", "opaque_bytes"]  # noqa: Y015
     _WhichOneofArgType_content: _TypeAlias = _typing.Literal["content", b"content"]  # noqa: Y015
@@ -173,11 +217,14 @@ class Chunk(_message.Message):
     SECTION_FIELD_NUMBER: _builtins.int
     OFFSET_FIELD_NUMBER: _builtins.int
     CHECKSUM_FIELD_NUMBER: _builtins.int
+    COMPRESSION_FIELD_NUMBER: _builtins.int
     DATA_FIELD_NUMBER: _builtins.int
     section: _builtins.int
     offset: _builtins.int
     checksum: _builtins.int
-    """XXH3-64 of `data`."""
+    """XXH3-64 of the block, before compression."""
+    compression: Global___Compression.ValueType
+    """Set when `data` is the block compressed. A block that does not get smaller is sent as it is."""
     data: _builtins.bytes
     def __init__(
         self,
@@ -185,11 +232,12 @@ class Chunk(_message.Message):
         section: _builtins.int = ...,
         offset: _builtins.int = ...,
         checksum: _builtins.int = ...,
+        compression: Global___Compression.ValueType = ...,
         data: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["checksum", b"checksum", "data", b"data", "offset", b"offset", "section", b"section"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checksum", b"checksum", "compression", b"compression", "data", b"data", "offset", b"offset", "section", b"section"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,265 @@
+"""How a model's segments are encoded for the wire, and what that costs in accuracy.
+
+An *encoding* is a codec applied to a layout. It says where the encoded form of each segment lies in the section that
+travels, and it is pure: both sides derive the same one. Only trainable floating-point segments wider than the codec
+are narrowed; integers, booleans, tensors that are not trainable, and what is narrow already travel as they are (RAW).
+
+Float32 is lossless: every segment is RAW, and the section equals the model's flat buffer. With any other codec the
+learner uploads its *update*, local − model as received, so that what is lost is lost of a small difference; RAW
+segments still hold whole values. Sections are planar and every plane starts on a 64-byte border, so that kernels read
+them in place.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from metisfl.proto.v1 import model_pb2
+from metisfl.wire import narrowing
+from metisfl.wire.layout import Buffer, Layout, Segment, aligned, aligned_zeros, is_float
+from metisfl.wire.narrowing import BLOCK, Floats
+
+MAX_TOPK_ELEMENTS = 1 << 32
+"""Indices of TopK have 32 bits."""
+
+
+class CodecError(ValueError):
+    """A codec that does not fit the model, or encoded bytes that no encoder wrote."""
+
+
+class Codec(StrEnum):
+    """The codecs of `spec.transport.codec`. |x| is the magnitude of the value itself, so of a difference in an upload.
+
+    Float32   tensors in their own dtype; exact.
+    BFloat16  16 bits of floating point, to nearest even: within 2^-8·|x| (2^-134 below 2^-126); the range of float32.
+    Float16   16 bits of floating point, to nearest even: within 2^-11·|x| from 2^-14 on, within 2^-25 below. Beyond
+              ±65504 (65520 before rounding) a value becomes infinite, and whoever encoded it must refuse that.
+    Int8      8 bits and a float32 scale for each 64 consecutive elements, scale = max|x| / 127: within
+              scale·(1/2 + 2^-16) of each value. A block whose max|x| is below 127·2^-126 becomes zero.
+    TopK      the `fraction` of a segment's elements with the largest magnitudes, in float32; the others become zero
+              and are what error feedback at the learner carries over to its next upload. Of equal magnitudes the
+              first are kept. Uploads only: models go down in Float32.
+
+    float64 is rounded to float32 first. NaN and infinity stay visible: as themselves, and in Int8 as a scale of NaN.
+    """
+
+    FLOAT32 = "Float32"
+    BFLOAT16 = "BFloat16"
+    FLOAT16 = "Float16"
+    INT8 = "Int8"
+    TOPK = "TopK"
+
+    @property
+    def lossless(self) -> bool:
+        return self is Codec.FLOAT32
+
+    @property
+    def for_downloads(self) -> Codec:
+        """The codec that global models travel in where uploads have this one."""
+        return Codec.FLOAT32 if self is Codec.TOPK else self
+
+    @property
+    def number(self) -> model_pb2.Codec.ValueType:
+        """The codec in messages."""
+        return _NUMBERS[self]
+
+    @classmethod
+    def of(cls, number: int) -> Codec:
+        """Raises CodecError for a number that no codec of this release has."""
+        for codec, known in _NUMBERS.items():
+            if known == number:
+                return codec
+        raise CodecError(f"codec {number} is unknown; known: {', '.join(_NUMBERS)}")
+
+
+_NUMBERS: dict[Codec, model_pb2.Codec.ValueType] = {
+    Codec.FLOAT32: model_pb2.CODEC_FLOAT32,
+    Codec.BFLOAT16: model_pb2.CODEC_BFLOAT16,
+    Codec.FLOAT16: model_pb2.CODEC_FLOAT16,
+    Codec.INT8: model_pb2.CODEC_INT8,
+    Codec.TOPK: model_pb2.CODEC_TOPK,
+}
+
+
+class Form(StrEnum):
+    """What a segment has become inside an encoded section."""
+
+    RAW = "Raw"
+    BFLOAT16 = "BFloat16"
+    FLOAT16 = "Float16"
+    INT8 = "Int8"
+    TOPK = "TopK"
+
+
+@dataclass(frozen=True)
+class EncodedSegment:
+    """Where one segment of a layout lies in an encoded section, and in which form.
+
+    `offset` (64-byte aligned) and `nbytes` count in bytes of the section. Views are of a section's bytes:
+    RAW `raw`, dtype of the segment, (elements,) · BFLOAT16 and FLOAT16 `halves`, uint16, (elements,) · INT8 `codes`,
+    int8, (elements,) and `scales`, float32, (ceil(elements / 64),) · TOPK `indices`, uint32, strictly increasing, and
+    `values`, float32, both (kept,).
+    """
+
+    segment: Segment
+    form: Form
+    offset: int
+    nbytes: int
+    kept: int = 0
+    """TOPK: how many values are kept."""
+
+    @property
+    def narrowed(self) -> bool:
+        """Whether the section holds another dtype than the model; in an update, whether it holds differences."""
+        return self.form is not Form.RAW
+
+    @property
+    def blocks(self) -> int:
+        """INT8: how many scales there are."""
+        return -(-self.segment.elements // BLOCK)
+
+    def raw(self, content: Buffer) -> NDArray[np.generic]:
+        return content[self.offset : self.offset + self.nbytes].view(self.segment.dtype)
+
+    def halves(self, content: Buffer) -> NDArray[np.uint16]:
+        return content[self.offset : self.offset + self.nbytes].view(np.uint16)
+
+    def codes(self, content: Buffer) -> NDArray[np.int8]:
+        return content[self.offset : self.offset + self.segment.elements].view(np.int8)
+
+    def scales(self, content: Buffer) -> NDArray[np.float32]:
+        return self._second_plane(content, self.segment.elements, self.blocks, np.float32)
+
+    def indices(self, content: Buffer) -> NDArray[np.uint32]:
+        return content[self.offset : self.offset + 4 * self.kept].view(np.uint32)
+
+    def values(self, content: Buffer) -> NDArray[np.float32]:
+        return self._second_plane(content, 4 * self.kept, self.kept, np.float32)
+
+    def _second_plane(self, content: Buffer, first_nbytes: int, elements: int, dtype: type[Any]) -> NDArray[Any]:
+        start = self.offset + aligned(first_nbytes)
+        return content[start : start + 4 * elements].view(dtype)
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """A codec applied to a layout. `fraction` (0 … 1) is what TopK keeps of each segment; others ignore it.
+
+    Raises CodecError when TopK meets a segment of more than 2^32 elements.
+    """
+
+    layout: Layout
+    codec: Codec
+    fraction: float = 0.01
+
+    def __post_init__(self) -> None:
+        if self.codec is not Codec.TOPK:
+            return
+        if not 0 < self.fraction <= 1:
+            raise CodecError(f"TopK keeps a fraction above 0 and up to 1, not {self.fraction}")
+        if any(segment.elements > MAX_TOPK_ELEMENTS for segment in self.layout.segments):
+            raise CodecError(f"TopK takes segments of up to {MAX_TOPK_ELEMENTS} elements; choose another codec")
+
+    @cached_property
+    def segments(self) -> tuple[EncodedSegment, ...]:
+        encoded, offset = [], 0
+        for segment in self.layout.segments:
+            form = self._form(segment)
+            kept = self._kept(segment.elements) if form is Form.TOPK else 0
+            encoded.append(EncodedSegment(segment, form, offset, _nbytes(form, segment, kept), kept))
+            offset = aligned(offset + encoded[-1].nbytes)
+        return tuple(encoded)
+
+    @cached_property
+    def nbytes(self) -> int:
+        """Bytes of the encoded section."""
+        last = self.segments[-1]
+        return last.offset + last.nbytes
+
+    def encode(self, model: Buffer, into: Buffer | None = None, base: Buffer | None = None) -> Buffer:
+        """The section for a model, or, with `base`, for the update model − base (RAW segments stay the model's).
+
+        `model` and `base` are flat buffers of the layout; `into` has at least `nbytes` bytes, and its padding is left
+        as it is. Without `into`, Float32 returns `model` itself and every other codec a new buffer.
+        """
+        if into is None:
+            if self.codec is Codec.FLOAT32:
+                return model
+            into = aligned_zeros(self.nbytes)
+        for encoded in self.segments:
+            floats = Floats(
+                encoded.segment.of(model), encoded.segment.of(base) if base is not None and encoded.narrowed else None
+            )
+            match encoded.form:
+                case Form.RAW:
+                    encoded.raw(into)[...] = encoded.segment.of(model)
+                case Form.BFLOAT16:
+                    narrowing.to_bfloat16(floats, encoded.halves(into))
+                case Form.FLOAT16:
+                    narrowing.to_float16(floats, encoded.halves(into))
+                case Form.INT8:
+                    narrowing.to_int8(floats, encoded.codes(into), encoded.scales(into))
+                case Form.TOPK:
+                    narrowing.to_topk(floats, encoded.indices(into), encoded.values(into))
+        return into
+
+    def decode(self, content: Buffer, into: Buffer | None = None) -> Buffer:
+        """The model, or update, that a section holds, as a flat buffer of the layout.
+
+        Without `into`, Float32 returns `content` itself and every other codec a new buffer. Indices of TopK must have
+        been checked (`problem`).
+        """
+        if into is None:
+            if self.codec is Codec.FLOAT32:
+                return content
+            into = self.layout.allocate()
+        for encoded in self.segments:
+            out = encoded.segment.of(into)
+            match encoded.form:
+                case Form.RAW:
+                    out[...] = encoded.raw(content)
+                case Form.BFLOAT16:
+                    narrowing.from_bfloat16(encoded.halves(content), out)
+                case Form.FLOAT16:
+                    narrowing.from_float16(encoded.halves(content), out)
+                case Form.INT8:
+                    narrowing.from_int8(encoded.codes(content), encoded.scales(content), out)
+                case Form.TOPK:
+                    narrowing.from_topk(encoded.indices(content), encoded.values(content), out)
+        return into
+
+    def _form(self, segment: Segment) -> Form:
+        if not segment.trainable or not is_float(segment.dtype):
+            return Form.RAW
+        match self.codec:
+            case Codec.BFLOAT16 if segment.dtype.itemsize > 2:
+                return Form.BFLOAT16
+            case Codec.FLOAT16 if segment.dtype.itemsize > 2:
+                return Form.FLOAT16
+            case Codec.INT8:
+                return Form.INT8
+            case Codec.TOPK:
+                return Form.TOPK
+            case _:
+                return Form.RAW
+
+    def _kept(self, elements: int) -> int:
+        return min(elements, max(1, round(self.fraction * elements)))
+
+
+def _nbytes(form: Form, segment: Segment, kept: int) -> int:
+    match form:
+        case Form.RAW:
+            return segment.nbytes
+        case Form.BFLOAT16 | Form.FLOAT16:
+            return 2 * segment.elements
+        case Form.INT8:
+            return aligned(segment.elements) + 4 * -(-segment.elements // BLOCK)
+        case Form.TOPK:
+            return aligned(4 * kept) + 4 * kept
