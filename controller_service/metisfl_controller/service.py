@@ -62,6 +62,7 @@ async def serve(settings: Settings, log: ContextLogger, stop: asyncio.Event) -> 
         engine=Engine(settings.threads),
         store=store,
         uploads=Uploads(memory, log),
+        memory=memory,
         metrics=ControllerMetrics(CollectorRegistry(), federation.metadata.name),
         clock=steady_clock(),
         log=log,

@@ -9,6 +9,7 @@ from metisfl.logs import ContextLogger
 from metisfl.proto.v1 import controller_pb2 as pb
 from metisfl.spec import Federation
 from metisfl_controller.aggregation.engine import Engine
+from metisfl_controller.aggregation.memory import ModelMemory
 from metisfl_controller.clock import Clock
 from metisfl_controller.conductor.attendance import Attendance
 from metisfl_controller.conductor.background import Background
@@ -45,6 +46,7 @@ class Conductor:
         engine: Engine,
         store: Store,
         uploads: Uploads,
+        memory: ModelMemory,
         metrics: ControllerMetrics,
         clock: Clock,
         log: ContextLogger,
@@ -58,7 +60,7 @@ class Conductor:
         self._engine = engine
         self._log = log
         self._background = Background()
-        self.progress = Progress(store)
+        self.progress = Progress(store, memory)
         self.attendance = Attendance(registry, self.progress, self._handle, clock, log)
         self.verdicts = Verdicts(
             engine, uploads, registry, self._background, lambda task: self.machine.expects(task), self._handle, log

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from metisfl.wire.layout import Buffer, Layout
+from metisfl_controller.aggregation.memory import ModelMemory
 from metisfl_controller.rounds.evaluation import Mean
 from metisfl_controller.server.downloads import GlobalModel
 from metisfl_controller.state.store import Outcome, RoundRecord, Snapshot, Store, StoredVersion
@@ -18,8 +19,9 @@ T = TypeVar("T")
 class Progress:
     """One federation's committed state. The store's thread takes work in the order of the calls."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, memory: ModelMemory) -> None:
         self.store = store
+        self._memory = memory
         self.incarnation = 0
         self.layout: Layout | None = None
         self.latest: StoredVersion | None = None
@@ -43,7 +45,8 @@ class Progress:
             self._count(record)
         stored, layout = snapshot.latest, snapshot.layout
         if stored is not None and layout is not None and self.outcome is None:
-            model = await self.in_store(lambda: self.store.read(stored, layout))
+            allocate = self._memory.allocator(layout)
+            model = await self.in_store(lambda: self.store.read(stored, layout, allocate))
             self.model = GlobalModel(stored.version, layout, model)
         return snapshot
 

@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from metisfl.proto.v1 import model_pb2
-from metisfl.wire.layout import Buffer, Layout
+from metisfl.wire.layout import Buffer, Layout, aligned_zeros
 from metisfl_controller.rounds.evaluation import Mean
-from metisfl_controller.state.models import file_name, read_model, write_model
+from metisfl_controller.state.models import Allocate, file_name, read_model, write_model
 
 KEEP_VERSIONS = 3
 
@@ -204,10 +204,10 @@ class Store:
             for row in rows
         ]
 
-    def read(self, version: StoredVersion, layout: Layout) -> Buffer:
+    def read(self, version: StoredVersion, layout: Layout, allocate: Allocate = aligned_zeros) -> Buffer:
         """A stored version as a flat buffer. Raises StateError."""
         try:
-            return read_model(self.path(version), layout, version.sha256)
+            return read_model(self.path(version), layout, version.sha256, allocate)
         except (OSError, ValueError) as error:
             raise StateError(f"model version {version.version} cannot be read: {error}") from error
 

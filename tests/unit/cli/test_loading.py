@@ -122,6 +122,11 @@ def write(tmp_path: Path, text: str = VALID) -> Path:
             "spec: selection.minLearners must not exceed the sum of learnerGroups' replicas",
         ),
         (
+            {"controller": {"memoryBudget": "512"}},
+            "spec.controller.memoryBudget: '512' is not allowed; it must be an amount of memory with its unit, such as "
+            "'512Mi' or '4Gi'",
+        ),
+        (
             {"controller": {"storage": {"size": "lots"}}},
             "spec.controller.storage.size: 'lots' is not allowed; it must be a quantity of bytes, such as '512Mi' or "
             "'10Gi'",

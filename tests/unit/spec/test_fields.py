@@ -1,0 +1,28 @@
+"""Quantities, as Kubernetes reads them."""
+
+from __future__ import annotations
+
+import pytest
+
+from metisfl.spec.fields import quantity_bytes
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("1000", 1000),
+        ("2k", 2000),
+        ("2Ki", 2048),
+        ("512Mi", 512 * 1024**2),
+        ("512M", 512 * 1000**2),
+        ("1.5Gi", 3 * 1024**3 // 2),
+        ("4Gi", 4 * 1024**3),
+        ("2T", 2 * 1000**4),
+        ("1Ti", 1024**4),
+        ("3P", 3 * 1000**5),
+        ("1.001M", 1_001_000),
+        ("0.0015k", 1),
+    ],
+)
+def test_bytes_of_a_quantity(text: str, expected: int) -> None:
+    assert quantity_bytes(text) == expected
