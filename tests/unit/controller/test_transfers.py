@@ -19,6 +19,7 @@ from metisfl.wire import frames
 from metisfl.wire.frames import ChunkFrame, FrameError, Reassembly
 from metisfl.wire.layout import Buffer, Layout
 from metisfl.wire.limits import CHUNK_BYTES, MAX_COUNT, MAX_METRIC_NAME, MAX_METRICS
+from metisfl_controller.aggregation.mapped import mapped_zeros
 from metisfl_controller.aggregation.memory import ModelMemory
 from metisfl_controller.aggregation.staging import Place
 from metisfl_controller.rounds.tasks import Kind, TaskId
@@ -73,6 +74,20 @@ async def check_download(nbytes: int, offset: int) -> None:
     payload, sent = await downloaded(model, offset)
     assert payload == model.buffer.tobytes()[offset:]
     assert sent == nbytes - offset
+
+
+async def test_a_model_in_a_mapped_file_is_read_for_each_learner(tmp_path: Path) -> None:
+    nbytes = 6 * CHUNK_BYTES + 5
+    layout = Layout.of({"w": np.zeros(nbytes, np.uint8)})
+    content = np.random.default_rng(1).integers(0, 256, nbytes, dtype=np.uint8)
+    model = GlobalModel(7, layout, layout.pack({"w": content}, into=mapped_zeros(tmp_path, nbytes)))
+    for offset in (0, CHUNK_BYTES, 5 * CHUNK_BYTES, 6 * CHUNK_BYTES, nbytes):
+        payload, sent = await downloaded(model, offset)
+        assert payload == content.tobytes()[offset:]
+        assert sent == nbytes - offset
+    first = [message async for message in model.stream(0, lambda _: None)]
+    second = [message async for message in model.stream(0, lambda _: None)]
+    assert second[1] is not first[1], "kept in memory, where it has no room"
 
 
 async def test_all_learners_get_the_very_same_messages() -> None:
