@@ -23,6 +23,7 @@ from metisfl.spec.fields import (
     ObjectName,
     Parameters,
     PodPart,
+    PositiveFraction,
     Quantity,
     SignedDecimalString,
     SpecModel,
@@ -60,6 +61,15 @@ class Weighting(StrEnum):
 
 class CodecName(StrEnum):
     FLOAT32 = "Float32"
+    BFLOAT16 = "BFloat16"
+    FLOAT16 = "Float16"
+    INT8 = "Int8"
+    TOPK = "TopK"
+
+
+class CompressionType(StrEnum):
+    NONE = "None"
+    ZSTD = "Zstd"
 
 
 class TlsMode(StrEnum):
@@ -165,11 +175,44 @@ class AggregationSpec(SpecModel):
     same model, bit for bit. Updates that arrive out of order wait, on disk when others need their place in memory."""
 
 
+class TopKSpec(SpecModel):
+    """What codec TopK keeps of an update."""
+
+    fraction: PositiveFraction = "0.01"
+    """Share of the values that is sent, above 0 and at most 1, as a decimal string."""
+
+
+class CompressionSpec(SpecModel):
+    """Lossless compression of what the codec makes, piece by piece."""
+
+    type: CompressionType = CompressionType.NONE
+    """None: as it is. Zstd: with Zstandard, which pays off on slow links and for models with many equal values."""
+
+    level: Annotated[int, Field(ge=1, le=19)] | None = None
+    """For type Zstd: higher takes longer and packs tighter. Default: 3."""
+
+    @property
+    def level_or_default(self) -> int:
+        return self.level or 3
+
+
 class TransportSpec(SpecModel):
     """How models travel."""
 
     codec: CodecName = CodecName.FLOAT32
-    """Float32: tensors in their own dtype, without loss."""
+    """Float32: tensors in their own dtype, without loss. The others narrow trainable floating-point tensors, and
+    learners then send what their training changed. BFloat16, Float16: 16 bits a value. Int8: 8 bits and a scale for
+    each 64 values. TopK: only the largest changes, the rest is carried over to the next round; models go down in
+    Float32."""
+
+    top_k: Annotated[TopKSpec | None, Field(alias="topK")] = None
+    """For codec TopK."""
+
+    compression: CompressionSpec = CompressionSpec()
+
+    @property
+    def top_k_or_default(self) -> TopKSpec:
+        return self.top_k or TopKSpec()
 
 
 class TargetMetricSpec(SpecModel):

@@ -51,6 +51,14 @@ def _exactly_one_bound(target: Json) -> bool:
     return ("atLeast" in target) != ("atMost" in target)
 
 
+def _top_k_only_for_its_codec(transport: Json) -> bool:
+    return "topK" not in transport or transport.get("codec") == "TopK"
+
+
+def _level_only_for_zstd(compression: Json) -> bool:
+    return "level" not in compression or compression.get("type") == "Zstd"
+
+
 def _total_replicas(spec: Json) -> int:
     return sum(group.get("replicas", 1) for group in spec["learnerGroups"])
 
@@ -94,6 +102,18 @@ RULES: tuple[Rule, ...] = (
         message="set exactly one of atLeast and atMost",
         holds=_exactly_one_bound,
         cel="has(self.atLeast) != has(self.atMost)",
+    ),
+    Rule(
+        path=("spec", "transport"),
+        message="topK is for codec TopK only",
+        holds=_top_k_only_for_its_codec,
+        cel="!has(self.topK) || self.codec == 'TopK'",
+    ),
+    Rule(
+        path=("spec", "transport", "compression"),
+        message="level is for type Zstd only",
+        holds=_level_only_for_zstd,
+        cel="!has(self.level) || self.type == 'Zstd'",
     ),
     Rule(
         path=("spec",),

@@ -48,10 +48,14 @@ VALID = {
             "protocol": {"type": "Synchronous", "synchronous": {"quorumPercent": 75, "roundDeadlineSeconds": 30}},
             "selection": {"type": "All", "minLearners": 1},
             "aggregation": {"rule": "FedAvg", "weighting": "TrainingExamples"},
-            "transport": {"codec": "Float32"},
+            "transport": {"codec": "Float32", "compression": {"type": "None"}},
             "security": {"tls": {"mode": "Disabled"}},
         },
     ),
+    **{f"codec {name}": changed("spec.transport.codec", name) for name in ("BFloat16", "Float16", "Int8", "TopK")},
+    "a fraction for TopK": changed("spec.transport", {"codec": "TopK", "topK": {"fraction": "0.001"}}),
+    "all of TopK": changed("spec.transport", {"codec": "TopK", "topK": {"fraction": "1"}}),
+    "compression": changed("spec.transport.compression", {"type": "Zstd", "level": 9}),
     "target with one bound": changed("spec.termination.targetMetric", {"name": "loss", "atMost": "-0.5"}),
     "pod parts are kept": changed(
         "spec.learnerGroups",
@@ -78,7 +82,11 @@ VALID = {
 INVALID = {
     "unknown rule": changed("spec.aggregation.rule", "Krum"),
     "unknown protocol": changed("spec.protocol.type", "Asynchronous"),
-    "unknown codec": changed("spec.transport.codec", "Int8"),
+    "unknown codec": changed("spec.transport.codec", "Int4"),
+    "nothing of TopK": changed("spec.transport", {"codec": "TopK", "topK": {"fraction": "0.000"}}),
+    "more than all of TopK": changed("spec.transport", {"codec": "TopK", "topK": {"fraction": "1.01"}}),
+    "unknown compression": changed("spec.transport.compression.type", "Gzip"),
+    "compression beyond its levels": changed("spec.transport.compression", {"type": "Zstd", "level": 20}),
     "TLS that is not built": changed("spec.security.tls.mode", "Auto"),
     "quorum above 100": changed("spec.protocol.synchronous", {"quorumPercent": 101}),
     "no entrypoint": changed("spec.learner.entrypoint", ...),
@@ -99,6 +107,9 @@ INVALID = {
 INVALID_BY_RULE = {
     "both bounds": changed("spec.termination.targetMetric", {"name": "a", "atLeast": "1", "atMost": "2"}),
     "no bound": changed("spec.termination.targetMetric", {"name": "a"}),
+    "topK without its codec": changed("spec.transport", {"codec": "Int8", "topK": {"fraction": "0.01"}}),
+    "topK with the default codec": changed("spec.transport.topK", {"fraction": "0.01"}),
+    "level without compression": changed("spec.transport.compression.level", 3),
     "no learners": changed("spec.learnerGroups", [group(replicas=0)]),
     "more wanted than there are": changed("spec.selection.minLearners", 2),
     "fewer shares than learners": {

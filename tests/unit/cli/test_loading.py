@@ -132,6 +132,21 @@ def write(tmp_path: Path, text: str = VALID) -> Path:
             "'10Gi'",
         ),
         (
+            {"transport": {"codec": "int8"}},
+            "spec.transport.codec: 'int8' is not supported; allowed: 'Float32', 'BFloat16', 'Float16', 'Int8' or "
+            "'TopK'",
+        ),
+        (
+            {"transport": {"codec": "TopK", "topK": {"fraction": "1.5"}}},
+            "spec.transport.topK.fraction: '1.5' is not allowed; it must be a decimal number above 0 and at most 1, "
+            "such as '0.01'",
+        ),
+        ({"transport": {"codec": "Int8", "topK": {}}}, "spec.transport: topK is for codec TopK only"),
+        (
+            {"transport": {"compression": {"level": 3}}},
+            "spec.transport.compression: level is for type Zstd only",
+        ),
+        (
             {"termination": {"targetMetric": {"name": "a b", "atLeast": "1"}}},
             "spec.termination.targetMetric.name: 'a b' is not allowed; it must be letters, digits and '_', not "
             "starting with a digit, such as 'accuracy'",
