@@ -234,6 +234,60 @@ class Encoding:
                     narrowing.from_topk(encoded.indices(content), encoded.values(content), out)
         return into
 
+    def flaw(self, content: Buffer) -> str | None:
+        """Why a section cannot be used: a value that is not finite, or indices of TopK that do not rise or are out of
+        range. None when all is well. A finite model that has a flaw once encoded is beyond the codec's range."""
+        for encoded in self.segments:
+            if encoded.form is Form.TOPK and not narrowing.rising(encoded.indices(content), encoded.segment.elements):
+                return f"the indices of TopK do not rise strictly within {encoded.segment.elements} elements"
+            at = self._not_finite(encoded, content)
+            if at is not None:
+                return f"tensor '{self.layout.tensor_at(encoded.segment, at)}' holds NaN or infinity"
+        return None
+
+    def section(self, name: str) -> model_pb2.Section:
+        """What a transfer's header says about a section with this encoding."""
+        return model_pb2.Section(
+            name=name,
+            layout=self.layout.to_proto(),
+            codec=self.codec.number,
+            encoded_bytes=self.nbytes,
+            kept=self.kept,
+        )
+
+    @property
+    def kept(self) -> list[int]:
+        """How many values are kept of each TOPK segment, in order."""
+        return [encoded.kept for encoded in self.segments if encoded.form is Form.TOPK]
+
+    def mismatch(self, section: model_pb2.Section) -> str | None:
+        """How a header's section differs from this encoding in anything but the layout; None when it does not."""
+        if section.codec != self.codec.number:
+            return f"codec {section.codec} was not agreed on at Join, which was {self.codec} ({self.codec.number})"
+        if list(section.kept) != self.kept:
+            return f"{list(section.kept)[:5]} values are kept, and TopK of {self.fraction:g} keeps {self.kept[:5]}"
+        if section.encoded_bytes != self.nbytes:
+            return f"{section.encoded_bytes} bytes are declared, its layout has {self.nbytes} in codec {self.codec}"
+        return None
+
+    def _not_finite(self, encoded: EncodedSegment, content: Buffer) -> int | None:
+        """The first element that is not finite."""
+        match encoded.form:
+            case Form.RAW if is_float(encoded.segment.dtype):
+                return narrowing.first_not_finite(encoded.raw(content))
+            case Form.BFLOAT16:
+                return narrowing.first_not_finite(encoded.halves(content).view(narrowing.BFLOAT16))
+            case Form.FLOAT16:
+                return narrowing.first_not_finite(encoded.halves(content).view(np.float16))
+            case Form.INT8:
+                block = narrowing.first_not_finite(encoded.scales(content))
+                return None if block is None else block * BLOCK
+            case Form.TOPK:
+                position = narrowing.first_not_finite(encoded.values(content))
+                return None if position is None else int(encoded.indices(content)[position])
+            case _:
+                return None
+
     def _form(self, segment: Segment) -> Form:
         if not segment.trainable or not is_float(segment.dtype):
             return Form.RAW

@@ -6,12 +6,13 @@ buffer, and a chunk that goes to many learners is serialised once and sent as th
 plain protobuf (encoding: protobuf.dev/programming-guides/encoding); any generated client can talk to it.
 
 A section is cut into blocks of CHUNK_BYTES, the last one shorter, and each travels as one chunk. The checksum of the
-whole is taken over the checksums of its blocks, so that no byte is hashed twice.
+whole is taken over the checksums of its blocks, so that no byte is hashed twice. Blocks may travel compressed, each by
+itself: offsets and checksums are of what was packed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -19,6 +20,7 @@ import xxhash
 from google.protobuf.message import DecodeError, Message
 
 from metisfl.proto.v1 import model_pb2
+from metisfl.wire.compression import CompressionError, Zstd, unpack
 from metisfl.wire.limits import CHUNK_BYTES
 
 M = TypeVar("M", bound=Message)
@@ -36,12 +38,19 @@ class FrameError(ValueError):
 
 @dataclass(frozen=True)
 class ChunkFrame:
-    """A received chunk; `data` is a view of the message it came in."""
+    """A received chunk; `data` is a view of the message it came in, or of what that was unpacked to."""
 
     section: int
     offset: int
     data: memoryview
     checksum: int
+    packed: int | None = None
+    """Bytes of the payload on the wire, when it was compressed."""
+
+    @property
+    def payload(self) -> int:
+        """Bytes of the payload on the wire."""
+        return len(self.data) if self.packed is None else self.packed
 
 
 class Reassembly:
@@ -85,10 +94,17 @@ def checksum(data: bytes | memoryview) -> int:
 
 
 def section_checksum(content: memoryview) -> int:
+    """A section's checksum from its content."""
+    return combined_checksum(
+        checksum(content[offset : offset + CHUNK_BYTES]) for offset in range(0, len(content), CHUNK_BYTES)
+    )
+
+
+def combined_checksum(checksums: Iterable[int]) -> int:
     """XXH3-64 of the checksums of a section's blocks, 8 bytes each, little-endian."""
     blocks = xxhash.xxh3_64()
-    for offset in range(0, len(content), CHUNK_BYTES):
-        blocks.update(checksum(content[offset : offset + CHUNK_BYTES]).to_bytes(8, "little"))
+    for each in checksums:
+        blocks.update(each.to_bytes(8, "little"))
     return blocks.intdigest()
 
 
@@ -97,17 +113,25 @@ def is_border(offset: int, nbytes: int) -> bool:
     return offset == nbytes or (offset < nbytes and offset % CHUNK_BYTES == 0)
 
 
-def encode_chunk(section: int, offset: int, data: memoryview) -> bytes:
+def encode_chunk(section: int, offset: int, data: memoryview, packer: Zstd | None = None) -> bytes:
     """The whole stream message for one chunk; the one copy of the payload on its way out."""
-    head = model_pb2.Chunk(section=section, offset=offset, checksum=checksum(data)).SerializeToString()
-    head += bytes((_DATA_TAG,)) + _varint(len(data))
-    return b"".join((bytes((_CHUNK_TAG,)), _varint(len(head) + len(data)), head, data))
+    packed = packer.pack(data) if packer is not None else None
+    head = chunk_head(section, offset, checksum(data), len(data) if packed is None else len(packed), packed is not None)
+    return b"".join((head, data if packed is None else packed))
 
 
-def encode_section(section: int, content: memoryview, start: int = 0) -> Iterator[bytes]:
+def chunk_head(section: int, offset: int, block_checksum: int, payload: int, packed: bool = False) -> bytes:
+    """What goes before the payload in a chunk's message; `payload` is its size."""
+    compression = model_pb2.COMPRESSION_ZSTD if packed else model_pb2.COMPRESSION_NONE
+    chunk = model_pb2.Chunk(section=section, offset=offset, checksum=block_checksum, compression=compression)
+    head = chunk.SerializeToString() + bytes((_DATA_TAG,)) + _varint(payload)
+    return bytes((_CHUNK_TAG,)) + _varint(len(head) + payload) + head
+
+
+def encode_section(section: int, content: memoryview, start: int = 0, packer: Zstd | None = None) -> Iterator[bytes]:
     """All chunk messages of an encoded section from byte `start` on, which is the border of a block or the end."""
     for offset in range(start, len(content), CHUNK_BYTES):
-        yield encode_chunk(section, offset, content[offset : offset + CHUNK_BYTES])
+        yield encode_chunk(section, offset, content[offset : offset + CHUNK_BYTES], packer)
 
 
 def decoder(message: type[M]) -> Callable[[bytes], M | ChunkFrame | FrameError]:
@@ -142,17 +166,22 @@ def _decode_chunk(wire: memoryview) -> ChunkFrame:
         body = wire[start:]
         if len(body) != length:
             raise FrameError(f"a chunk of {length} bytes came as {len(body)}")
-        section, offset, expected, data = _chunk_fields(body)
-    except (IndexError, DecodeError) as error:
+        section, offset, expected, compression, data = _chunk_fields(body)
+        packed = None
+        if compression == model_pb2.COMPRESSION_ZSTD:
+            packed, data = len(data), unpack(data)
+        elif compression:
+            raise FrameError(f"a chunk has compression {compression}, which is unknown")
+    except (IndexError, DecodeError, CompressionError) as error:
         raise FrameError(f"not a chunk: {error}") from error
     if checksum(data) != expected:
         raise FrameError(f"the chunk at offset {offset} of section {section} does not fit its checksum")
-    return ChunkFrame(section, offset, data, expected)
+    return ChunkFrame(section, offset, data, expected, packed)
 
 
-def _chunk_fields(body: memoryview) -> tuple[int, int, int, memoryview]:
+def _chunk_fields(body: memoryview) -> tuple[int, int, int, int, memoryview]:
     """Fields of a Chunk. Walks the wire format up to `data`, which every serialiser writes last."""
-    section = offset = expected = position = 0
+    section = offset = expected = compression = position = 0
     data = body[:0]
     while position < len(body):
         tag, position = _read_varint(body, position)
@@ -165,6 +194,8 @@ def _chunk_fields(body: memoryview) -> tuple[int, int, int, memoryview]:
                 raise IndexError("checksum cut off")
             expected = int.from_bytes(body[position : position + 8], "little")
             position += 8
+        elif tag == 4 << 3:
+            compression, position = _read_varint(body, position)
         elif tag == _DATA_TAG:
             size, position = _read_varint(body, position)
             if position + size > len(body):
@@ -173,7 +204,7 @@ def _chunk_fields(body: memoryview) -> tuple[int, int, int, memoryview]:
             position += size
         else:
             raise FrameError(f"unknown field with tag {tag} in a chunk")
-    return section, offset, expected, data
+    return section, offset, expected, compression, data
 
 
 def _varint(value: int) -> bytes:

@@ -192,6 +192,15 @@ class Layout:
             nexts[key] += tensor.elements * dtype.itemsize
         return places
 
+    def tensor_at(self, segment: Segment, element: int) -> str:
+        """The name of the tensor that holds one element of a segment."""
+        for tensor in self.tensors:
+            if numpy_dtype(tensor.dtype) == segment.dtype and tensor.trainable == segment.trainable:
+                if element < tensor.elements:
+                    return tensor.name
+                element -= tensor.elements
+        raise IndexError(f"a segment of {segment.elements} elements has no element {element}")
+
     def difference(self, other: Layout, limit: int = 5) -> list[str]:
         """How `other` differs from this layout, one line a tensor, at most `limit` lines; empty when equal."""
         mine = {tensor.name: tensor for tensor in self.tensors}

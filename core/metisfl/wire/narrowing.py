@@ -26,7 +26,7 @@ SMALLEST_SCALE = np.finfo(np.float32).tiny
 _TILE = 1 << 16
 """Elements handled at a time: a multiple of BLOCK, and temporaries that stay in the cache."""
 
-_BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
+BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 
 Array = NDArray[Any]
 
@@ -63,7 +63,7 @@ def tiles(size: int) -> Iterator[slice]:
 
 def to_bfloat16(source: Floats, halves: NDArray[np.uint16]) -> None:
     """Round to nearest even; beyond bfloat16's range to infinity."""
-    out = halves.view(_BFLOAT16)
+    out = halves.view(BFLOAT16)
     for tile, values in source.tiles():
         out[tile] = values
 
@@ -71,7 +71,7 @@ def to_bfloat16(source: Floats, halves: NDArray[np.uint16]) -> None:
 def from_bfloat16(halves: NDArray[np.uint16], out: Array) -> None:
     # A detour through float32, exact: bfloat16 converts to every other dtype from there.
     for tile in tiles(out.size):
-        out[tile] = halves[tile].view(_BFLOAT16).astype(np.float32)
+        out[tile] = halves[tile].view(BFLOAT16).astype(np.float32)
 
 
 def to_float16(source: Floats, halves: NDArray[np.uint16]) -> None:
@@ -147,6 +147,24 @@ def from_topk(indices: NDArray[np.uint32], values: NDArray[np.float32], out: Arr
     out[...] = 0
     with np.errstate(over="ignore", under="ignore"):
         out[indices] = values
+
+
+def rising(indices: NDArray[np.uint32], size: int) -> bool:
+    """Whether indices rise strictly and stay below `size`."""
+    for tile in tiles(indices.size):
+        part = indices[max(0, tile.start - 1) : tile.stop]
+        if not (part[1:] > part[:-1]).all():
+            return False
+    return not indices.size or int(indices[-1]) < size
+
+
+def first_not_finite(values: Array) -> int | None:
+    """The first element of a flat floating-point array that is NaN or infinite."""
+    for tile in tiles(values.size):
+        finite = np.isfinite(values[tile])
+        if not finite.all():
+            return int(tile.start + np.argmin(finite))
+    return None
 
 
 def _magnitudes(values: NDArray[np.float32]) -> NDArray[np.float32]:

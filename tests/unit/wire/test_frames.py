@@ -265,9 +265,11 @@ def test_chunks_that_are_hidden_from_the_fast_path_are_refused() -> None:
         (b"\x1a", "not a chunk"),
         (b"\x1a\x05", "a chunk of 5 bytes came as 0"),
         (b"\x1a" + b"\xff" * 12, "varint"),
-        (b"\x1a\x02\x20\x01", "unknown field with tag 32"),
+        (b"\x1a\x02\x28\x01", "unknown field with tag 40"),
         (b"\x1a\x02\x19\x01", "checksum cut off"),
         (b"\x1a\x02\x7a\x09", "data cut off"),
+        (b"\x1a\x02\x20\x02", "compression 2, which is unknown"),
+        (b"\x1a\x02\x20\x01", "not a compressed chunk"),
         (b"\x0a\xff", "not a UploadRequest"),
     ],
 )
