@@ -141,6 +141,28 @@ class TestWaiting:
             assert (receipt.outcome, receipt.message) == (pb.OUTCOME_LATE, "the round has closed")
 
 
+async def test_a_model_larger_than_the_budget_survives_a_restart(controller: Callable[..., Any]) -> None:
+    process = controller(
+        learnerGroups=[{"name": "a", "replicas": 2}], controller=memory(ON_DISK), termination={"maxRounds": 3}
+    )
+    table = await process.start()
+    for version in range(2):
+        players = [table.player(name, LARGE, ()) for name in learners(2)]
+        for player in players:
+            await player.enter()
+        if version == 0:
+            await players[0].delivers(await players[0].task("INITIALISE"))
+        tasks = [await player.task("TRAIN") for player in players]
+        found = (await players[1].model(version))["w"]
+        np.testing.assert_array_equal(found, LARGE["w"] + 2 * version)
+        await asyncio.gather(
+            players[0].delivers(tasks[0], {"w": found + 1}), players[1].delivers(tasks[1], {"w": found + 3})
+        )
+        await table.until_status(lambda status, version=version: status["globalModel"]["version"] == version + 1)
+        await process.kill()
+        table = await process.start()
+
+
 # ---- streams that break the rules free their place
 
 
