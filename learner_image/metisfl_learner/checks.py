@@ -12,7 +12,7 @@ import numpy as np
 
 from metisfl.proto.v1 import controller_pb2 as pb
 from metisfl.proto.v1 import model_pb2
-from metisfl.wire.layout import Buffer, Layout, LayoutError
+from metisfl.wire.layout import Buffer, Layout, LayoutError, is_float
 from metisfl.wire.limits import MAX_METRIC_NAME, MAX_METRICS
 from metisfl_learner.learner import Evaluation, Learner, TrainingResult, TrainingTask, Weights
 
@@ -55,7 +55,7 @@ def pack(layout: Layout, source: str, weights: Weights) -> Buffer:
     except LayoutError as error:
         raise LearnerError(f"{source} returned other weights than the model has: {error}") from error
     for name, array in arrays.items():
-        if array.dtype.kind == "f":
+        if is_float(array.dtype):
             bad = array.size - int(np.count_nonzero(np.isfinite(array)))
             if bad:
                 raise LearnerError(

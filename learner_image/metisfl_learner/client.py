@@ -15,8 +15,8 @@ import grpc
 import grpc.aio
 
 from metisfl.proto.v1 import controller_pb2 as pb
-from metisfl.proto.v1 import model_pb2
 from metisfl.wire import rpc
+from metisfl.wire.compression import Zstd
 from metisfl_learner import transfers
 from metisfl_learner.work import Result
 
@@ -76,16 +76,20 @@ class ControllerClient:
     def tasks(self) -> TaskStream:
         return TaskStream(self._tasks())
 
-    async def download(self, lease_id: str, codec: model_pb2.Codec.ValueType, into: transfers.Download) -> None:
+    async def download(self, lease_id: str, into: transfers.Download) -> None:
         """Go on with a download. Also raises TransferError."""
         request = pb.DownloadRequest(
-            lease_id=lease_id, model_version=into.version, codec=codec, offsets=[into.received]
+            lease_id=lease_id,
+            model_version=into.version,
+            codec=into.encoding.codec.number,
+            offsets=[into.received],
         )
         await transfers.receive(self._download(request), into)
 
-    async def upload(self, lease_id: str, codec: model_pb2.Codec.ValueType, result: Result) -> pb.Receipt:
+    async def upload(self, lease_id: str, result: Result, packer: Zstd | None) -> pb.Receipt:
         """Upload a result from where the controller wants it. Also raises TransferError."""
-        return await transfers.send(self._upload(), transfers.header(lease_id, codec, result), result)
+        first = transfers.header(lease_id, result)
+        return await transfers.send(self._upload(), first, result.content, packer)
 
     async def leave(self, lease_id: str, error: str = "") -> None:
         await self._leave(pb.LeaveRequest(lease_id=lease_id, error=error), timeout=LEAVE_SECONDS)

@@ -129,6 +129,7 @@ class Jobs:
                     self._send(result)
                 case Forget(task_id, reason):
                     self._log.debug("result of task %s is let go: %s", task_id, reason)
+                    self._trainee.encoder.forget(task_id)
                     if task_id in self._uploads:
                         self._uploads.pop(task_id).cancel()
                 case Answer(message):
@@ -217,24 +218,26 @@ class Jobs:
         self._outbox.put(self.heartbeat())
 
     async def _download(self, job: _Job) -> Buffer:
-        layout = self._trainee.description.layout
-        download = Download(job.task.model_version, layout)
-        self._now(job, pb.ACTIVITY_DOWNLOADING, lambda: download.received / layout.nbytes)
+        download = Download(job.task.model_version, self._trainee.encoder.download)
+        self._now(job, pb.ACTIVITY_DOWNLOADING, lambda: download.fraction)
         await self._persistently(
             f"download of version {download.version}",
-            lambda terms: self._client.download(terms.lease.id, terms.codec, download),
+            lambda terms: self._client.download(terms.lease.id, download),
             job.log,
         )
-        return download.buffer
+        return await self._worker.run(download.model)
 
     async def _upload(self, result: Result) -> None:
+        encoder = self._trainee.encoder
         try:
             receipt = await self._persistently(
                 f"upload of task {result.task_id}",
-                lambda terms: self._client.upload(terms.lease.id, terms.codec, result),
+                lambda terms: self._client.upload(terms.lease.id, result, encoder.transport.packer),
                 self._log,
             )
             self._log.debug("upload of task %s: %s", result.task_id, pb.Outcome.Name(receipt.outcome))
+            if encoder.remembers and receipt.outcome in (pb.OUTCOME_ACCEPTED, pb.OUTCOME_DUPLICATE):
+                await asyncio.to_thread(encoder.accepted, result.task_id)
             self.act(self.loop.received(result.task_id, receipt))
         except _AbandonedError as error:
             rejected = pb.Receipt(outcome=pb.OUTCOME_REJECTED, message=str(error))

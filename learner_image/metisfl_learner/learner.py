@@ -20,7 +20,7 @@ from metisfl.logs import ContextLogger
 
 Array = NDArray[Any]
 Weights = Mapping[str, Array]
-"""Tensor names to arrays. Supported dtypes: float16/32/64, int8/16/32/64, uint8, bool."""
+"""Tensor names to arrays. Supported dtypes: float16/32/64, bfloat16 (of ml_dtypes), int8/16/32/64, uint8, bool."""
 
 
 class TaskCancelled(BaseException):

@@ -9,10 +9,11 @@ import grpc.aio
 
 from metisfl import __version__, logs
 from metisfl.proto.v1 import controller_pb2 as pb
-from metisfl.proto.v1 import model_pb2
+from metisfl.wire.codecs import CodecError
 from metisfl.wire.limits import MAX_ERROR_CHARACTERS, PROTOCOL_VERSION
+from metisfl.wire.transport import Transport, supported_codecs, supported_compressions
 from metisfl_learner.client import ControllerClient
-from metisfl_learner.exits import FatalError
+from metisfl_learner.exits import ExitCode, FatalError
 from metisfl_learner.learner import Learner, LearnerContext, PartitionPlace
 from metisfl_learner.loading import EntrypointError, load_class
 from metisfl_learner.retry import Backoff
@@ -90,7 +91,8 @@ def _join_request(settings: Settings, framework: str) -> pb.JoinRequest:
         ordinal=settings.ordinal,
         framework=framework,
         software_version=__version__,
-        codecs=[model_pb2.CODEC_FLOAT32],
+        codecs=supported_codecs(),
+        compressions=supported_compressions(),
     )
 
 
@@ -103,7 +105,14 @@ def _prepare(settings: Settings, learner_class: type[Learner], terms: pb.JoinRes
         state_dir=settings.state_dir,
         logger=logs.logger(settings.entrypoint, learner=terms.learner_id, federation=terms.federation),
     )
-    return prepare(settings.entrypoint, learner_class, context)
+    try:
+        transport = Transport.of(terms)
+    except CodecError as error:
+        raise FatalError(
+            ExitCode.REFUSED,
+            f"the controller asks for what this learner does not know: {error}; use images of one release",
+        ) from error
+    return prepare(settings.entrypoint, learner_class, context, transport, terms.federation_uid)
 
 
 async def _report(client: ControllerClient, request: pb.JoinRequest, error: FatalError) -> None:

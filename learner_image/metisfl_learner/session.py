@@ -181,9 +181,11 @@ class Session:
 
 
 def _same_work(one: pb.JoinResponse, other: pb.JoinResponse) -> bool:
-    """Whether two Joins ask for the same learner on the same data."""
+    """Whether two Joins ask for the same learner on the same data, and for its results in the same form."""
     return (
         one.federation_uid == other.federation_uid
         and one.partition == other.partition
         and dict(one.parameters) == dict(other.parameters)
+        and (one.codec, one.topk_fraction) == (other.codec, other.topk_fraction)
+        and (one.compression, one.compression_level) == (other.compression, other.compression_level)
     )

@@ -1,4 +1,4 @@
-"""One model down, one update up: chunk by chunk, checked, and resumable at the byte where a transfer broke."""
+"""One model down, one result up: chunk by chunk, checked, and resumable at the byte where a transfer broke."""
 
 from __future__ import annotations
 
@@ -12,14 +12,17 @@ import grpc.aio
 from metisfl.proto.v1 import controller_pb2 as pb
 from metisfl.proto.v1 import model_pb2
 from metisfl.wire import frames
+from metisfl.wire.codecs import Encoding
+from metisfl.wire.compression import Zstd
 from metisfl.wire.frames import ChunkFrame, FrameError, Reassembly
-from metisfl.wire.layout import Buffer, Layout, LayoutError
+from metisfl.wire.layout import Buffer, Layout, LayoutError, aligned_zeros
+from metisfl.wire.limits import CHUNK_BYTES
+from metisfl.wire.transport import MODEL_SECTION
 from metisfl_learner.exits import ExitCode, FatalError
+from metisfl_learner.updates import Content
 from metisfl_learner.work import Result
 
 T = TypeVar("T")
-
-SECTION = "model"
 
 STALL_SECONDS = 60.0
 """Longest wait for one message of a stream to be sent or to come."""
@@ -40,17 +43,25 @@ class TransferError(Exception):
 
 
 class Download:
-    """A model on its way in. `received` counts the bytes that have arrived; a later attempt goes on there."""
+    """An encoded model on its way in. `received` counts the bytes that have arrived; a later attempt goes on there."""
 
-    def __init__(self, version: int, layout: Layout) -> None:
+    def __init__(self, version: int, encoding: Encoding) -> None:
         self.version = version
-        self.layout = layout
-        self.buffer: Buffer = layout.allocate()
-        self.arriving = Reassembly(layout.nbytes)
+        self.encoding = encoding
+        self.buffer: Buffer = aligned_zeros(encoding.nbytes)
+        self.arriving = Reassembly(encoding.nbytes)
 
     @property
     def received(self) -> int:
         return self.arriving.received
+
+    @property
+    def fraction(self) -> float:
+        return self.received / max(1, self.encoding.nbytes)
+
+    def model(self) -> Buffer:
+        """The model that has arrived, decoded."""
+        return self.encoding.decode(self.buffer)
 
     def header(self, message: pb.DownloadHeader) -> None:
         """Raises TransferError unless what follows is this version, FatalError when it cannot be this learner's."""
@@ -61,13 +72,14 @@ class Download:
             layout = Layout.from_proto(section.layout)
         except LayoutError as error:
             raise TransferError(f"version {self.version} has a layout that is not valid: {error}") from error
-        if layout != self.layout:
-            difference = "; ".join(self.layout.difference(layout))
+        if layout != self.encoding.layout:
+            difference = "; ".join(self.encoding.layout.difference(layout))
             raise FatalError(
                 ExitCode.REFUSED, f"model version {self.version} has another layout than this learner: {difference}"
             )
-        if section.encoded_bytes != self.layout.nbytes:
-            raise TransferError(f"{section.encoded_bytes} bytes were announced, expected {self.layout.nbytes}")
+        mismatch = self.encoding.mismatch(section)
+        if mismatch is not None:
+            raise TransferError(f"version {self.version} was announced otherwise than agreed: {mismatch}")
 
     def chunk(self, chunk: ChunkFrame) -> None:
         """Raises FrameError unless the chunk is the next one."""
@@ -95,24 +107,21 @@ async def receive(call: Any, into: Download) -> None:
         call.cancel()
 
 
-def header(lease_id: str, codec: model_pb2.Codec.ValueType, result: Result) -> pb.UploadRequest:
+def header(lease_id: str, result: Result) -> pb.UploadRequest:
     """The first message of an upload."""
-    section = model_pb2.Section(
-        name=SECTION, layout=result.layout.to_proto(), codec=codec, encoded_bytes=result.layout.nbytes
-    )
     return pb.UploadRequest(
         header=pb.UploadHeader(
             lease_id=lease_id,
             task_id=result.task_id,
-            kind=pb.UPLOAD_KIND_MODEL,
+            kind=result.content.kind,
             base_version=result.base_version,
-            sections=[section],
+            sections=[result.content.encoding.section(MODEL_SECTION)],
             report=result.report,
         )
     )
 
 
-async def send(call: Any, first: pb.UploadRequest, result: Result) -> pb.Receipt:
+async def send(call: Any, first: pb.UploadRequest, content: Content, packer: Zstd | None = None) -> pb.Receipt:
     """Send a result on one Upload stream and wait for the receipt. Raises AioRpcError or TransferError."""
     replies: AsyncIterator[pb.UploadResponse] = aiter(call)
     receipt: asyncio.Task[pb.UploadResponse] | None = None
@@ -122,10 +131,10 @@ async def send(call: Any, first: pb.UploadRequest, result: Result) -> pb.Receipt
         if reply.WhichOneof("reply") == "receipt":
             await _ended(replies)
             return reply.receipt
-        offset = _granted(reply, result)
+        offset = _granted(reply, content)
         # Read while sending: the verdict may come early, and gRPC loses what is unread when a stream ends.
         receipt = asyncio.create_task(_next(replies, None))
-        await _send_rest(call, result, offset, receipt)
+        await _send_rest(call, content, packer, offset, receipt)
         reply = await _within(RECEIPT_SECONDS, receipt, "no receipt came")
         if reply.WhichOneof("reply") != "receipt":
             raise TransferError("a second grant came instead of the receipt")
@@ -138,12 +147,21 @@ async def send(call: Any, first: pb.UploadRequest, result: Result) -> pb.Receipt
         call.cancel()
 
 
-async def _send_rest(call: Any, result: Result, offset: int, receipt: asyncio.Task[pb.UploadResponse]) -> None:
-    for chunk in frames.encode_section(0, result.buffer.data, offset):
+async def _send_rest(
+    call: Any, content: Content, packer: Zstd | None, offset: int, receipt: asyncio.Task[pb.UploadResponse]
+) -> None:
+    data = content.buffer.data
+    for start in range(offset, len(data), CHUNK_BYTES):
         if receipt.done():
             return
+        block = data[start : start + CHUNK_BYTES]
+        if packer is None:
+            chunk = frames.encode_chunk(0, start, block)
+        else:
+            # The higher levels take half a second for a block; heartbeats must not wait for that.
+            chunk = await asyncio.to_thread(frames.encode_chunk, 0, start, block, packer)
         await _write(call, chunk)
-    await _write(call, pb.UploadRequest(finish=model_pb2.Finish(section_checksums=[result.checksum])))
+    await _write(call, pb.UploadRequest(finish=model_pb2.Finish(section_checksums=[content.checksum])))
     await call.done_writing()
 
 
@@ -153,12 +171,12 @@ async def _write(call: Any, message: pb.UploadRequest | bytes) -> None:
         await _within(STALL_SECONDS, call.write(message), "the controller takes no data")
 
 
-def _granted(reply: pb.UploadResponse, result: Result) -> int:
+def _granted(reply: pb.UploadResponse, content: Content) -> int:
     offsets = list(reply.grant.offsets) or [0]
     if (
         reply.WhichOneof("reply") != "grant"
         or len(offsets) != 1
-        or not frames.is_border(offsets[0], result.layout.nbytes)
+        or not frames.is_border(offsets[0], content.encoding.nbytes)
     ):
         raise TransferError("the controller answered an upload with neither a receipt nor a usable grant")
     return offsets[0]

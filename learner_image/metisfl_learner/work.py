@@ -13,10 +13,12 @@ from typing import Any, TypeVar
 import threadpoolctl
 
 from metisfl.proto.v1 import controller_pb2 as pb
-from metisfl.wire import frames
-from metisfl.wire.layout import Buffer, Layout
+from metisfl.wire.codecs import CodecError
+from metisfl.wire.layout import Buffer
+from metisfl.wire.transport import LOSSLESS, Transport
 from metisfl_learner import checks
 from metisfl_learner.checks import Description, LearnerError
+from metisfl_learner.feedback import ResidualFile, ResidualInMemory, ResidualStore
 from metisfl_learner.learner import (
     Evaluation,
     Learner,
@@ -26,9 +28,9 @@ from metisfl_learner.learner import (
     TaskCancelled,
     TrainingResult,
     TrainingTask,
-    Weights,
 )
 from metisfl_learner.loading import EntrypointError, construct, explain
+from metisfl_learner.updates import Content, UpdateEncoder
 
 T = TypeVar("T")
 
@@ -39,39 +41,50 @@ class Trainee:
 
     learner: Learner
     description: Description
+    encoder: UpdateEncoder
 
 
 @dataclass(frozen=True)
 class Result:
-    """A finished INITIALISE or TRAIN task. `checksum` is the section's, of the whole `buffer`."""
+    """A finished INITIALISE or TRAIN task; its content never changes any more, however often it is sent."""
 
     task_id: str
     base_version: int
     produces: int
     """The model version that this result goes into; once that exists, the result is of no use any more."""
 
-    layout: Layout
-    buffer: Buffer
-    checksum: int
+    content: Content
     report: pb.TrainingReport
 
 
-def prepare(entrypoint: str, learner_class: type[Learner], context: LearnerContext) -> Trainee:
+def prepare(
+    entrypoint: str,
+    learner_class: type[Learner],
+    context: LearnerContext,
+    transport: Transport = LOSSLESS,
+    federation_uid: str = "",
+) -> Trainee:
     """Construct a learner and describe it. Raises EntrypointError."""
     learner = construct(entrypoint, learner_class, context)
     try:
         # Libraries start with one thread per core. OpenMP keeps the limit per thread: this must run in the learner's.
         threadpoolctl.threadpool_limits(limits=context.threads)
         weights = _call("initial_weights()", learner.initial_weights)
-        return Trainee(learner, checks.describe(learner, weights))
-    except (LearnerError, ParameterError) as error:
+        description = checks.describe(learner, weights)
+        residuals: ResidualStore = ResidualInMemory()
+        if context.state_dir is not None:
+            owner = f"{federation_uid}/{context.learner_id}/{description.layout.digest}"
+            residuals = ResidualFile(context.state_dir, owner, context.logger)
+        return Trainee(learner, description, UpdateEncoder(transport, description.layout, residuals))
+    except (LearnerError, ParameterError, CodecError) as error:
         raise EntrypointError(f"entrypoint {entrypoint}: {error}") from error
 
 
 def initialise(trainee: Trainee, task: pb.Task) -> Result:
     """The learner's own initial weights, as version 0. Raises LearnerError."""
     weights = _call("initial_weights()", trainee.learner.initial_weights)
-    return _result(trainee, task, "initial_weights()", weights, pb.TrainingReport(), produces=0)
+    model = checks.pack(trainee.description.layout, "initial_weights()", weights)
+    return Result(task.task_id, task.model_version, 0, trainee.encoder.whole(model), pb.TrainingReport())
 
 
 def evaluate(trainee: Trainee, task: pb.Task, model: Buffer) -> pb.Evaluation:
@@ -97,23 +110,9 @@ def train(trainee: Trainee, task: pb.Task, model: Buffer, progress: Progress) ->
     outcome = _call("train()", lambda: trainee.learner.train(_read_only(trainee, model), training))
     checks.returned("train()", outcome, TrainingResult)
     report = checks.training_report(outcome, training, time.monotonic() - started)
-    return _result(trainee, task, "train()", outcome.weights, report, produces=task.model_version + 1)
-
-
-def _result(
-    trainee: Trainee, task: pb.Task, source: str, weights: Weights, report: pb.TrainingReport, produces: int
-) -> Result:
-    layout = trainee.description.layout
-    buffer = checks.pack(layout, source, weights)
-    return Result(
-        task_id=task.task_id,
-        base_version=task.model_version,
-        produces=produces,
-        layout=layout,
-        buffer=buffer,
-        checksum=frames.section_checksum(buffer.data),
-        report=report,
-    )
+    trained = checks.pack(trainee.description.layout, "train()", outcome.weights)
+    content = trainee.encoder.trained(task.task_id, trained, model)
+    return Result(task.task_id, task.model_version, task.model_version + 1, content, report)
 
 
 def _read_only(trainee: Trainee, model: Buffer) -> Mapping[str, Any]:

@@ -65,6 +65,10 @@ class Transport:
         return Zstd(self.level) if self.compression is Compression.ZSTD else None
 
 
+LOSSLESS = Transport()
+"""Float32 without compression, the default."""
+
+
 def supported_codecs() -> list[model_pb2.Codec.ValueType]:
     """What this release can do, for a learner's Join."""
     return [codec.number for codec in Codec]

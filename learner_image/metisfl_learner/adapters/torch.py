@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Protocol, TypeAlias
 
+import ml_dtypes
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -141,8 +142,7 @@ class TorchLearner(Learner):
         return {name: _array(name, tensor) for name, tensor in self.model.state_dict().items()}
 
     def _load(self, weights: Weights) -> None:
-        # torch.tensor copies: the arrays are read-only, which a tensor cannot be.
-        self.model.load_state_dict({name: torch.tensor(array) for name, array in weights.items()})
+        self.model.load_state_dict({name: _tensor(array) for name, array in weights.items()})
 
 
 class _Sampler(torch.utils.data.Sampler[list[int]]):
@@ -155,7 +155,17 @@ class _Sampler(torch.utils.data.Sampler[list[int]]):
         return (batch.tolist() for batch in self._iterable)
 
 
+def _tensor(array: Any) -> Tensor:
+    # torch.tensor copies: the arrays are read-only, which a tensor cannot be.
+    if array.dtype == ml_dtypes.bfloat16:
+        return torch.tensor(array.view(np.int16)).view(torch.bfloat16)
+    return torch.tensor(array)
+
+
 def _array(name: str, tensor: Tensor) -> Any:
+    if tensor.dtype == torch.bfloat16:
+        # torch hands no bfloat16 to NumPy, but its bits.
+        return tensor.detach().cpu().view(torch.int16).numpy().copy().view(ml_dtypes.bfloat16)
     try:
         return tensor.detach().cpu().numpy().copy()
     except TypeError:

@@ -196,6 +196,21 @@ def test_torch_learner_refuses_unusable_data(make_context: Context, changes: Any
 
 
 def test_tensor_that_numpy_cannot_hold_is_named(make_context: Context) -> None:
-    learner = torch_learner(make_context(), model=module().to(torch.bfloat16))
-    with pytest.raises(TypeError, match=r"tensor '0\.weight' is torch\.bfloat16"):
+    model = module()
+    model.register_buffer("narrow", torch.zeros(2, dtype=torch.float8_e4m3fn))
+    learner = torch_learner(make_context(), model=model)
+    with pytest.raises(TypeError, match=r"tensor 'narrow' is torch\.float8_e4m3fn"):
         learner.initial_weights()
+
+
+def test_bfloat16_goes_to_numpy_and_back_bit_for_bit(make_context: Context) -> None:
+    model = module().to(torch.bfloat16)
+    learner = torch_learner(make_context(), model=model)
+    weights = learner.initial_weights()
+    assert {array.dtype.name for array in weights.values() if array.dtype.kind != "i"} == {"bfloat16"}
+    assert np.array_equal(weights["0.weight"].astype(np.float32), model.state_dict()["0.weight"].float().numpy())
+    doubled = {name: np.asarray(array * array.dtype.type(2)) for name, array in weights.items()}
+    for array in doubled.values():
+        array.flags.writeable = False
+    learner._load(doubled)
+    assert learner._weights()["0.weight"].tobytes() == doubled["0.weight"].tobytes()

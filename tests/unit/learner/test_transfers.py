@@ -11,6 +11,7 @@ import pytest
 from metisfl.proto.v1 import controller_pb2 as pb
 from metisfl.proto.v1 import model_pb2
 from metisfl.wire import frames
+from metisfl.wire.codecs import Codec, Encoding
 from metisfl.wire.frames import ChunkFrame
 from metisfl.wire.layout import Layout
 from metisfl.wire.limits import CHUNK_BYTES
@@ -19,6 +20,7 @@ from metisfl_learner.transfers import Download, TransferError, receive
 
 ARRAYS = {"w": np.arange(300_000, dtype=np.float32), "n": np.array(7, np.int64)}
 LAYOUT = Layout.of(ARRAYS)
+ENCODING = Encoding(LAYOUT, Codec.FLOAT32)
 CONTENT = LAYOUT.pack(ARRAYS).data
 FINISH = model_pb2.Finish(section_checksums=[frames.section_checksum(CONTENT)])
 
@@ -28,8 +30,13 @@ def chunks(start: int = 0) -> list[ChunkFrame]:
     return [ChunkFrame(0, at, data, frames.checksum(data)) for at, data in pieces]
 
 
-def header(version: int = 3, layout: Layout = LAYOUT, nbytes: int = LAYOUT.nbytes) -> pb.DownloadHeader:
-    section = model_pb2.Section(name="model", layout=layout.to_proto(), encoded_bytes=nbytes)
+def header(
+    version: int = 3,
+    layout: Layout = LAYOUT,
+    nbytes: int = LAYOUT.nbytes,
+    codec: model_pb2.Codec.ValueType = model_pb2.CODEC_FLOAT32,
+) -> pb.DownloadHeader:
+    section = model_pb2.Section(name="model", layout=layout.to_proto(), codec=codec, encoded_bytes=nbytes)
     return pb.DownloadHeader(model_version=version, sections=[section])
 
 
@@ -54,7 +61,7 @@ def message(header: pb.DownloadHeader | None = None, finish: model_pb2.Finish | 
 
 
 async def test_a_download_that_broke_goes_on_where_it_was() -> None:
-    download = Download(3, LAYOUT)
+    download = Download(3, ENCODING)
     with pytest.raises(TransferError, match="ended the stream early"):
         await receive(FakeCall([message(header()), chunks()[0]]), download)
     assert download.received == CHUNK_BYTES
@@ -63,21 +70,21 @@ async def test_a_download_that_broke_goes_on_where_it_was() -> None:
 
 
 async def test_a_chunk_that_is_not_the_next_one_is_refused() -> None:
-    download = Download(3, LAYOUT)
+    download = Download(3, ENCODING)
     with pytest.raises(TransferError, match=r"version 3 broke off: a chunk of .* were next"):
         await receive(FakeCall([message(header()), chunks()[0], chunks()[0]]), download)
     assert download.received == CHUNK_BYTES
 
 
 async def test_early_end_keeps_what_has_come() -> None:
-    download = Download(3, LAYOUT)
+    download = Download(3, ENCODING)
     with pytest.raises(TransferError, match=f"ended after {CHUNK_BYTES} of {LAYOUT.nbytes} bytes"):
         await receive(FakeCall([message(header()), chunks()[0], message(finish=FINISH)]), download)
     assert download.received == CHUNK_BYTES
 
 
 async def test_wrong_checksum_starts_over() -> None:
-    download = Download(3, LAYOUT)
+    download = Download(3, ENCODING)
     wrong = message(finish=model_pb2.Finish(section_checksums=[1]))
     with pytest.raises(TransferError, match="does not fit what arrived"):
         await receive(FakeCall([message(header()), *chunks(), wrong]), download)
@@ -86,14 +93,16 @@ async def test_wrong_checksum_starts_over() -> None:
     assert bytes(download.buffer.data) == bytes(CONTENT)
 
 
-def test_other_version_or_size_is_refused() -> None:
+def test_other_version_codec_or_size_is_refused() -> None:
     with pytest.raises(TransferError, match="asked for version 3"):
-        Download(3, LAYOUT).header(header(version=4))
-    with pytest.raises(TransferError, match="bytes were announced"):
-        Download(3, LAYOUT).header(header(nbytes=5))
+        Download(3, ENCODING).header(header(version=4))
+    with pytest.raises(TransferError, match="codec 4 was not agreed on at Join, which was Float32"):
+        Download(3, ENCODING).header(header(codec=model_pb2.CODEC_INT8))
+    with pytest.raises(TransferError, match="5 bytes are declared, its layout has"):
+        Download(3, ENCODING).header(header(nbytes=5))
 
 
 def test_other_layout_ends_the_learner_with_the_difference() -> None:
     other = Layout.of({"w": np.zeros(299, np.float32), "n": ARRAYS["n"]})
     with pytest.raises(FatalError, match=r"tensor 'w' is float32\[299\], expected float32\[300000\]"):
-        Download(3, LAYOUT).header(header(layout=other))
+        Download(3, ENCODING).header(header(layout=other))

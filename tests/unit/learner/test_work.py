@@ -93,10 +93,11 @@ def test_wrong_thread_count_is_refused(make_context: Context) -> None:
 def test_train(make_context: Context) -> None:
     trainee = ready(make_context)
     result = train(trainee, TASK, model_of(trainee), Progress())
-    views = trainee.description.layout.views(result.buffer)
+    views = trainee.description.layout.views(result.content.buffer)
     assert views["w"].tolist() == [2, 3]
     assert views["mean"] == 1.5
-    assert result.checksum == frames.section_checksum(result.buffer.data)
+    assert result.content.checksum == frames.section_checksum(result.content.buffer.data)
+    assert result.content.kind == pb.UPLOAD_KIND_MODEL
     assert (result.base_version, result.produces) == (4, 5)
     assert (result.report.examples, result.report.batches, result.report.epochs) == (10, 8, 2)
     task = trainee.learner.task  # type: ignore[attr-defined]
@@ -202,7 +203,7 @@ def test_unusable_evaluation_is_refused(make_context: Context, returned: Any, me
 def test_initialise(make_context: Context) -> None:
     trainee = ready(make_context)
     result = initialise(trainee, pb.Task(task_id="i", kind=pb.TASK_KIND_INITIALISE))
-    assert np.array_equal(result.buffer, model_of(trainee))
+    assert np.array_equal(result.content.buffer, model_of(trainee))
     assert (result.produces, result.report.examples) == (0, 0)
 
 
