@@ -73,14 +73,15 @@ class _Held:
     use: Use
     watched_since: float
     received_then: int
-    slow: bool = False
-    moving: bool = False
     gone: bool = False
     """Left while it was being moved; its slot is freed when that has ended."""
 
 
 class Admission(Generic[Key]):
-    """The state of the queue and the slots. After each call that may free or fill something, ask `decide`."""
+    """The state of the queue and the slots. After each call that may free or fill something, ask `decide`.
+
+    Small models have thousands of slots, so that nothing looks at all of them more often than a few times a second.
+    """
 
     def __init__(self, slots: int, nbytes: int, received: Callable[[Key], int]) -> None:
         """`received` tells how many of an upload's `nbytes` bytes have arrived."""
@@ -90,7 +91,14 @@ class Admission(Generic[Key]):
         self._waiting: dict[Key, float] = {}
         """Since when, in the order of arrival."""
         self._held: dict[Key, _Held] = {}
+        self._slow: set[Key] = set()
+        self._movable: dict[Key, None] = {}
+        """Those with slots that would keep them for long, in the order in which that became known."""
+        self._moving: set[Key] = set()
+        """These keep their slots until they are copied."""
         self._aside: set[Key] = set()
+        self._crowded_since = -math.inf
+        self._judged_at = -math.inf
         self._no_files_until = self._closed_until = -math.inf
 
     # ---- what happens
@@ -98,44 +106,47 @@ class Admission(Generic[Key]):
     def request(self, key: Key, now: float) -> None:
         """One more that wants to come in."""
         if not self._waiting:
-            # How they fared while nobody waited says little about now.
-            for held_key, held in self._held.items():
-                self._watch(held_key, held, now)
+            # How uploads fared while nobody waited says little about now.
+            self._crowded_since = now
         self._waiting[key] = now
 
     def leave(self, key: Key) -> None:
         """It has been folded, refused, or does not want to come in any more; harmless when repeated."""
         self._waiting.pop(key, None)
         self._aside.discard(key)
-        held = self._held.get(key)
-        if held is not None and held.moving:
-            held.gone = True
-        else:
-            self._held.pop(key, None)
+        if key in self._moving:
+            self._held[key].gone = True
+        elif key in self._held:
+            self._free(key)
 
     def turn(self, key: Key, use: Use, now: float) -> None:
         """What is done with an upload changes. One that is moving or aside does not matter here."""
         held = self._held.get(key)
-        if held is not None:
-            held.use = use
-            self._watch(key, held, now)
+        if held is None:
+            return
+        held.use = use
+        self._watch(key, held, now)
+        if use in (Use.BROKEN, Use.PARKED) and key not in self._moving:
+            self._movable[key] = None
 
     def moved(self, key: Key) -> None:
         """It lies in a file now, and its slot is free."""
-        if not self._held.pop(key).gone:
+        if not self._free(key).gone:
             self._aside.add(key)
 
     def not_moved(self, key: Key, now: float) -> None:
         """The disk had no room for the file it should have been moved to."""
         self._no_files_until = now + FULL_DISK_SECONDS
-        held = self._held[key]
-        held.moving = False
-        if held.gone:
-            del self._held[key]
+        self._moving.remove(key)
+        if self._held[key].gone:
+            self._free(key)
+        else:
+            self._movable[key] = None
 
     def not_admitted(self, key: Key, now: float) -> None:
         """There was no room for it after all; it is the next in the queue again."""
-        if self._held.pop(key, None) is not None:
+        if key in self._held:
+            self._free(key)
             self._closed_until = now + FULL_DISK_SECONDS
         self._aside.discard(key)
         self._no_files_until = now + FULL_DISK_SECONDS
@@ -172,38 +183,50 @@ class Admission(Generic[Key]):
         if aside:
             self._aside.add(key)
         else:
-            self._held[key] = held = _Held(Use.FILLING, now, 0)
-            self._watch(key, held, now)
+            self._held[key] = _Held(Use.FILLING, now, self._received(key))
         return Admit(key, aside)
 
+    def _free(self, key: Key) -> _Held:
+        self._slow.discard(key)
+        self._movable.pop(key, None)
+        self._moving.discard(key)
+        return self._held.pop(key)
+
     def _watch(self, key: Key, held: _Held, now: float) -> None:
-        held.watched_since, held.received_then, held.slow = now, self._received(key), False
+        held.watched_since, held.received_then = now, self._received(key)
+        self._slow.discard(key)
+        self._movable.pop(key, None)
 
     def _judge(self, now: float) -> None:
+        if now - self._judged_at < WATCH_SECONDS / 4:
+            return
+        self._judged_at = now
         for key, held in self._held.items():
+            if held.use is not Use.FILLING or key in self._moving:
+                continue
             seconds = now - held.watched_since
-            if held.use is Use.FILLING and not held.moving and seconds >= WATCH_SECONDS:
+            if held.watched_since < self._crowded_since:
+                self._watch(key, held, now)
+            elif seconds >= WATCH_SECONDS:
                 arrived = self._received(key) - held.received_then
                 self._watch(key, held, now)
-                held.slow = arrived < self._slow_pace * seconds
+                if arrived < self._slow_pace * seconds:
+                    self._slow.add(key)
+                    self._movable[key] = None
 
     def _make_room(self) -> list[Decision[Key]]:
         """Move aside as many as there are waiting, if so many would keep their slots for long."""
-        moving = sum(held.moving for held in self._held.values())
-        candidates = [key for key, held in self._held.items() if not held.moving and _keeps_its_slot(held)]
         decisions: list[Decision[Key]] = []
-        for key in candidates[: max(0, len(self._waiting) - moving)]:
-            self._held[key].moving = True
+        while self._movable and len(self._moving) < len(self._waiting):
+            key = next(iter(self._movable))
+            del self._movable[key]
+            self._moving.add(key)
             decisions.append(MoveAside(key))
         return decisions
 
     def _let_all_in(self, now: float) -> list[Decision[Key]]:
         """All but those for whom a slot is about to be free, when nothing but slow uploads is in the slots."""
-        if not all(held.slow for held in self._held.values()):
+        if len(self._slow) < len(self._held):
             return []
         patient = [key for key, since in self._waiting.items() if now - since >= WATCH_SECONDS]
         return [self._admit(key, True, now) for key in patient[len(self._held) :]]
-
-
-def _keeps_its_slot(held: _Held) -> bool:
-    return held.slow or held.use in (Use.BROKEN, Use.PARKED)
