@@ -22,6 +22,7 @@ from metisfl.proto.v1 import model_pb2
 from metisfl.wire import frames, rpc
 from metisfl.wire.frames import ChunkFrame
 from metisfl.wire.layout import Buffer, Layout
+from metisfl.wire.transport import LOSSLESS, Transport
 
 WAIT_SECONDS = 40.0
 
@@ -34,6 +35,8 @@ class Received:
     start: int
     content: bytearray
     checksum: int | None = None
+    payload: int = 0
+    """Bytes on the wire."""
 
 
 @dataclass
@@ -43,6 +46,8 @@ class FakeController:
     port: int = 0
     parameters: Mapping[str, str] = field(default_factory=dict)
     heartbeat_seconds: int = 1
+    transport: Transport = LOSSLESS
+    terms: Mapping[str, Any] = field(default_factory=dict)
     layout: Layout | None = None
     models: dict[int, Buffer] = field(default_factory=dict)
     join_refusal: tuple[grpc.StatusCode, str] | None = None
@@ -132,15 +137,17 @@ class FakeController:
         self.joins.append(request)
         if self.join_refusal is not None:
             await context.abort(*self.join_refusal)
-        return pb.JoinResponse(
+        response = pb.JoinResponse(
             learner_id=f"{request.group}-{request.ordinal}",
             lease=pb.Lease(id=f"lease-{len(self.joins)}", seconds=10, heartbeat_seconds=self.heartbeat_seconds),
             parameters=self.parameters,
             partition=pb.Partition(index=request.ordinal, count=4),
             federation="test",
             federation_uid="uid",
-            codec=model_pb2.CODEC_FLOAT32,
         )
+        self.transport.tell(response)
+        response.MergeFrom(pb.JoinResponse(**self.terms))
+        return response
 
     async def _tasks(self, requests: AsyncIterator[pb.LearnerMessage], context: Any) -> AsyncIterator[pb.Task]:
         first = await anext(aiter(requests))
@@ -168,14 +175,14 @@ class FakeController:
         if request.model_version not in self.models:
             await context.abort(grpc.StatusCode.NOT_FOUND, f"version {request.model_version} is gone")
         assert self.layout is not None
-        content = self.models[request.model_version].data
-        section = model_pb2.Section(
-            name="model", layout=self.layout.to_proto(), codec=request.codec, encoded_bytes=len(content)
-        )
+        encoding = self.transport.download(self.layout)
+        assert request.codec == encoding.codec.number
+        content = encoding.encode(self.models[request.model_version]).data
+        section = encoding.section("model")
         yield pb.DownloadResponse(header=pb.DownloadHeader(model_version=request.model_version, sections=[section]))
         limit = self.break_downloads_after.pop(0) if self.break_downloads_after else None
         sent = 0
-        for chunk in frames.encode_section(0, content, request.offsets[0]):
+        for chunk in frames.encode_section(0, content, request.offsets[0], self.transport.packer):
             if limit is not None and sent >= limit:
                 await context.abort(grpc.StatusCode.UNAVAILABLE, "the line broke")
             yield chunk
@@ -199,6 +206,7 @@ class FakeController:
             assert message.offset == len(content)
             content += message.data
             taken += len(message.data)
+            received.payload += message.payload
             if limit is not None and taken >= limit:
                 await context.abort(grpc.StatusCode.UNAVAILABLE, "the line broke")
         received.checksum = message.finish.section_checksums[0]
@@ -280,14 +288,17 @@ def attach() -> Callable[..., Any]:
 
     @asynccontextmanager
     async def run(
-        address: str, learner_class: Any, connect_deadline_seconds: float = WAIT_SECONDS
+        address: str,
+        learner_class: Any,
+        connect_deadline_seconds: float = WAIT_SECONDS,
+        state_dir: Path | None = None,
     ) -> AsyncIterator[asyncio.Task[None]]:
         log = logs.logger("test")
 
         def make(terms: pb.JoinResponse) -> Any:
             place = PartitionPlace(terms.partition.index, terms.partition.count)
-            context = LearnerContext(terms.learner_id, terms.federation, dict(terms.parameters), place, None, log)
-            return prepare("test:Learner", learner_class, context)
+            context = LearnerContext(terms.learner_id, terms.federation, dict(terms.parameters), place, state_dir, log)
+            return prepare("test:Learner", learner_class, context, Transport.of(terms), terms.federation_uid)
 
         async with ControllerClient(address) as client:
             request = pb.JoinRequest(protocol_version=1, group="silo", ordinal=0)
