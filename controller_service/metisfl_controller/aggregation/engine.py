@@ -98,6 +98,10 @@ class Engine:
         """The name of a tensor that holds NaN or infinity, or None when all values are finite."""
         return asyncio.wrap_future(self._submit(lambda: _first_not_finite(layout, model)))
 
+    def run(self, call: Callable[[], T]) -> asyncio.Future[T]:
+        """Other work that uses kernels, after what was queued before."""
+        return asyncio.wrap_future(self._submit(call))
+
     def close(self) -> None:
         """End the thread after what is queued."""
         self._queue.put(_CLOSE)

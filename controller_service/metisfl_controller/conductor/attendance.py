@@ -47,6 +47,14 @@ class Attendance:
 
     def join(self, request: pb.JoinRequest) -> Learner:
         """Raises JoinRefusedError."""
+        missing = self.progress.transport.unsupported_by(request)
+        if missing is not None:
+            self.registry.refuse(
+                request.group,
+                request.ordinal,
+                f"this federation's models travel with {missing}, which this learner's release cannot do: use a "
+                "learner image of the controller's release, or change spec.transport",
+            )
         learner = self.registry.join(request.group, request.ordinal, request.framework[:63], self.clock())
         self._end_stream(learner, StreamRefusedError(f"another process has joined as {learner.id}"))
         self.log.info("joined", extra={"learner": learner.id, "framework": request.framework})

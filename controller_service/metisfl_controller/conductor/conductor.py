@@ -15,6 +15,7 @@ from metisfl_controller.conductor.attendance import Attendance
 from metisfl_controller.conductor.background import Background
 from metisfl_controller.conductor.fold_order import FoldOrder
 from metisfl_controller.conductor.progress import Progress
+from metisfl_controller.conductor.serving import Serving
 from metisfl_controller.conductor.task_messages import stop_message, task_message
 from metisfl_controller.conductor.verdicts import Verdicts
 from metisfl_controller.conductor.versions import Versions
@@ -29,6 +30,7 @@ from metisfl_controller.rounds.tasks import Order, TaskId
 from metisfl_controller.server.uploads import Uploads
 from metisfl_controller.state.registry import Learner, Registry
 from metisfl_controller.state.store import Outcome, Store
+from metisfl_controller.transport import transport_of
 
 TICK_SECONDS = 0.5
 CLOSE_SECONDS = 20.0
@@ -60,13 +62,16 @@ class Conductor:
         self._engine = engine
         self._log = log
         self._background = Background()
-        self.progress = Progress(store, memory)
+        self.transport = transport_of(federation.spec.transport)
+        self.progress = Progress(store, memory, self.transport)
         self.attendance = Attendance(registry, self.progress, self._handle, clock, log)
         self.verdicts = Verdicts(
             engine, uploads, registry, self._background, lambda task: self.machine.expects(task), self._handle, log
         )
         order = FoldOrder(self._participants) if federation.spec.aggregation.deterministic else None
-        self._versions = Versions(engine, uploads, self.verdicts.accepted, self.progress, metrics, clock, log, order)
+        serving = Serving(engine, self.progress)
+        accepted = self.verdicts.accepted
+        self._versions = Versions(engine, uploads, accepted, self.progress, serving, metrics, clock, log, order)
         self.machine = self._machine(Resumed())
 
     def _machine(self, resumed: Resumed) -> Machine:
@@ -81,11 +86,10 @@ class Conductor:
     async def start(self) -> None:
         """Load what an earlier controller committed, and wait for the kernels. Raises StateError or RuntimeError."""
         snapshot = await self.progress.load()
-        if self.progress.model is not None:
-            self._log.info("resumed at model version %d", self.progress.model.version)
         version = snapshot.latest.version if snapshot.latest else None
         self.machine = self._machine(Resumed(version, snapshot.started_at, snapshot.outcome is not None))
         await self._engine.ready()
+        await self._versions.resume()
 
     async def run(self) -> None:
         """Let time pass until cancelled. Raises what went wrong in the background, such as a full disk."""
@@ -156,8 +160,10 @@ class Conductor:
         self.attendance.send(order.task.learner, message)
 
     async def _adopt(self, task: TaskId) -> None:
-        self.attendance.refuse_others(await self._versions.adopt(task))
-        self._handle(m.Committed(0))
+        result = await self._versions.adopt(task)
+        if self.progress.layout is not None:
+            self.attendance.refuse_others(self.progress.layout)
+        self._handle(result)
 
     async def _commit(self, command: m.CommitRound) -> None:
         self._handle(await self._versions.commit(command))

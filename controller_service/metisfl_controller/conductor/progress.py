@@ -7,7 +7,9 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+from metisfl.wire.codecs import Encoding
 from metisfl.wire.layout import Buffer, Layout
+from metisfl.wire.transport import Transport
 from metisfl_controller.aggregation.memory import ModelMemory
 from metisfl_controller.rounds.evaluation import Mean
 from metisfl_controller.server.downloads import GlobalModel
@@ -19,11 +21,15 @@ T = TypeVar("T")
 class Progress:
     """One federation's committed state. The store's thread takes work in the order of the calls."""
 
-    def __init__(self, store: Store, memory: ModelMemory) -> None:
+    def __init__(self, store: Store, memory: ModelMemory, transport: Transport) -> None:
         self.store = store
+        self.transport = transport
         self._memory = memory
         self.incarnation = 0
         self.layout: Layout | None = None
+        self.uploads: Encoding | None = None
+        """How results of training arrive, once the layout is known."""
+        self.downloads: Encoding | None = None
         self.latest: StoredVersion | None = None
         self.model: GlobalModel | None = None
         self.outcome: Outcome | None = None
@@ -38,26 +44,41 @@ class Progress:
     async def load(self) -> Snapshot:
         """Take over what an earlier controller committed. Raises StateError."""
         snapshot = await self.in_store(self.store.snapshot)
-        self.incarnation, self.layout, self.latest = snapshot.incarnation, snapshot.layout, snapshot.latest
-        self.outcome = snapshot.outcome
+        self.incarnation, self.latest, self.outcome = snapshot.incarnation, snapshot.latest, snapshot.outcome
+        if snapshot.layout is not None:
+            self.take_layout(snapshot.layout)
         self.version_metrics = await self.in_store(self.store.metrics)
         for record in await self.in_store(self.store.rounds):
             self._count(record)
-        stored, layout = snapshot.latest, snapshot.layout
-        if stored is not None and layout is not None and self.outcome is None:
-            allocate = self._memory.allocator(layout)
-            model = await self.in_store(lambda: self.store.read(stored, layout, allocate))
-            self.model = GlobalModel(stored.version, layout, model)
         return snapshot
 
-    async def commit_initial(self, layout: Layout, model: Buffer) -> None:
-        self.latest = await self.in_store(lambda: self.store.commit_initial(layout, model))
-        self.layout, self.model = layout, GlobalModel(0, layout, model)
+    async def read_latest(self) -> Buffer:
+        """The newest version from its file. Raises StateError."""
+        assert self.latest is not None
+        assert self.layout is not None
+        stored, layout = self.latest, self.layout
+        return await self.in_store(lambda: self.store.read(stored, layout, self.allocate))
 
-    async def commit_round(self, stored: StoredVersion, record: RoundRecord, layout: Layout, model: Buffer) -> None:
+    def allocate(self, nbytes: int) -> Buffer:
+        """A buffer for something of model size, where the memory budget has room. Raises OSError when there is none."""
+        assert self.layout is not None
+        return self._memory.allocator(self.layout)(nbytes)
+
+    def take_layout(self, layout: Layout) -> None:
+        """This is the federation's layout from now on. Raises CodecError when the codec has no form for it."""
+        self.uploads, self.downloads = self.transport.upload(layout), self.transport.download(layout)
+        self.layout = layout
+
+    async def commit_initial(self, layout: Layout, model: Buffer) -> StoredVersion:
+        return await self.in_store(lambda: self.store.commit_initial(layout, model))
+
+    async def commit_round(self, stored: StoredVersion, record: RoundRecord) -> None:
         await self.in_store(lambda: self.store.commit_round(stored, record))
-        self.latest, self.model = stored, GlobalModel(stored.version, layout, model)
         self._count(record)
+
+    def serve(self, stored: StoredVersion, model: GlobalModel) -> None:
+        """This is the newest version from now on."""
+        self.latest, self.model = stored, model
 
     async def record_metrics(self, version: int, means: dict[str, Mean]) -> None:
         self.version_metrics[version] = means

@@ -50,16 +50,15 @@ class Verdicts:
         return await asyncio.shield(upload.verdict)
 
     async def _judge(self, upload: Upload) -> tuple[pb.Outcome.ValueType, str]:
-        tensor = await self.engine.not_finite(upload.layout, upload.place.buffer)
+        flaw = await self._flaw(upload)
         task = upload.task
         if not self.expects(task):
             self.uploads.drop(upload)
             return pb.OUTCOME_LATE, "the round has closed"
-        if tensor is not None:
-            message = f"tensor '{tensor}' holds NaN or infinity"
-            self.rejected(task, message)
+        if flaw is not None:
+            self.rejected(task, flaw)
             self.uploads.drop(upload)
-            return pb.OUTCOME_REJECTED, message
+            return pb.OUTCOME_REJECTED, flaw
         self.registry.learners[task.learner].message = ""
         report = upload.report
         metrics = {metric.name: metric.value for metric in report.metrics}
@@ -69,6 +68,13 @@ class Verdicts:
         else:
             self.handle(m.UpdateVerified(task, report.examples))
         return pb.OUTCOME_ACCEPTED, ""
+
+    async def _flaw(self, upload: Upload) -> str | None:
+        encoding, content = upload.encoding, upload.place.buffer
+        if not encoding.codec.lossless:
+            return await self.engine.run(lambda: encoding.flaw(content))
+        tensor = await self.engine.not_finite(encoding.layout, content)
+        return None if tensor is None else f"tensor '{tensor}' holds NaN or infinity"
 
     def rejected(self, task: TaskId, message: str) -> None:
         """A result must not be used; the round goes on without it."""

@@ -8,20 +8,23 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
+from typing import Any
 
 from metisfl.logs import ContextLogger
-from metisfl.wire.layout import Layout
+from metisfl.wire.codecs import CodecError, Encoding
+from metisfl.wire.layout import Buffer
 from metisfl_controller.aggregation.admission import Use
 from metisfl_controller.aggregation.engine import Engine
 from metisfl_controller.aggregation.fedavg import FedAvg
 from metisfl_controller.clock import Clock
 from metisfl_controller.conductor.fold_order import FoldOrder
 from metisfl_controller.conductor.progress import Progress
+from metisfl_controller.conductor.serving import Serving
 from metisfl_controller.metrics import ControllerMetrics
 from metisfl_controller.rounds import messages as m
 from metisfl_controller.rounds.tasks import TaskId
-from metisfl_controller.server.uploads import Uploads
-from metisfl_controller.state.store import Contribution, RoundRecord
+from metisfl_controller.server.uploads import Upload, Uploads
+from metisfl_controller.state.store import Contribution, RoundRecord, StateError
 
 
 @dataclass(eq=False)
@@ -32,6 +35,7 @@ class Versions:
     uploads: Uploads
     accepted: dict[TaskId, Contribution]
     progress: Progress
+    serving: Serving
     metrics: ControllerMetrics
     clock: Clock
     log: ContextLogger
@@ -41,13 +45,31 @@ class Versions:
     _rule: FedAvg | None = None
     _bytes_at_begin: tuple[int, int] = (0, 0)
 
-    async def adopt(self, task: TaskId) -> Layout:
+    async def adopt(self, task: TaskId) -> m.Committed | m.AggregationFailed:
         """Commit an upload as version 0; its layout is the federation's."""
         upload = self.uploads.of(task)
-        layout, model = upload.layout, self.uploads.keep(upload)
-        await self.progress.commit_initial(layout, model)
+        layout, model = upload.encoding.layout, self.uploads.keep(upload)
+        try:
+            self.progress.take_layout(layout)
+            version = await self.serving.encode(0, model)
+        except CodecError as error:
+            return m.AggregationFailed(f"the initial model: {error}")
+        self.serving.begin(await self.progress.commit_initial(layout, model), version)
         self.log.info("initial model committed", extra={"learner": task.learner, "parameters": layout.parameters})
-        return layout
+        return m.Committed(0)
+
+    async def resume(self) -> None:
+        """Serve the newest version that an earlier controller committed, if learners may still want it. Raises
+        StateError."""
+        stored = self.progress.latest
+        if stored is None or self.progress.outcome is not None:
+            return
+        try:
+            version = await self.serving.encode(stored.version, await self.progress.read_latest())
+        except CodecError as error:
+            raise StateError(f"cannot go on at version {stored.version}: {error}") from error
+        self.serving.begin(stored, version)
+        self.log.info("resumed at model version %d", stored.version)
 
     async def begin(self, number: int, started_at: float) -> None:
         """`started_at`: when the first round of all began."""
@@ -81,8 +103,14 @@ class Versions:
         upload = self.uploads.of(task)
         upload.place.turn(Use.WORKED_ON)
         await upload.place.settled()
-        await self.engine.fold(upload.place.buffer, weight)
+        await self.engine.fold(await self._whole(upload), weight)
         self.uploads.drop(upload)
+
+    async def _whole(self, upload: Upload) -> Buffer:
+        base = await self.serving.base()
+        if base is None:
+            return upload.place.buffer
+        return await self.engine.run(lambda: _added(upload.encoding, upload.place.buffer, base))
 
     def abandon(self) -> None:
         """The round under way will not be committed: free what was held back for it."""
@@ -102,7 +130,15 @@ class Versions:
             return m.AggregationFailed(f"round {command.number}: {error}")
         aggregated_at = self.clock()
         store = self.progress.store
-        stored = await self.progress.in_store(lambda: store.write_model(command.number, layout, model))
+        writing = asyncio.ensure_future(
+            self.progress.in_store(lambda: store.write_model(command.number, layout, model))
+        )
+        try:
+            version = await self.serving.encode(command.number, model)
+        except CodecError as error:
+            await writing
+            return m.AggregationFailed(f"round {command.number}: {error}")
+        stored = await writing
         ended_at = self.clock()
         sent, received = self._bytes_at_begin
         record = RoundRecord(
@@ -119,7 +155,8 @@ class Versions:
             contributed={task.learner: done for task, done in self.accepted.items()},
             lost=command.lost,
         )
-        await self.progress.commit_round(stored, record, layout, model)
+        await self.progress.commit_round(stored, record)
+        self.serving.begin(stored, version)
         self._tell(record)
         return m.Committed(command.number)
 
@@ -138,3 +175,12 @@ class Versions:
                 "lost": len(record.lost),
             },
         )
+
+
+def _added(encoding: Encoding, update: Buffer, base: Buffer) -> Buffer:
+    whole = encoding.decode(update, encoding.layout.allocate())
+    for encoded in encoding.segments:
+        if encoded.narrowed:
+            segment: Any = encoded.segment.of(whole)
+            segment += encoded.segment.of(base)
+    return whole

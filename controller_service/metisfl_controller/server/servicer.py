@@ -14,7 +14,6 @@ from google.protobuf.message import DecodeError
 
 from metisfl.logs import ContextLogger
 from metisfl.proto.v1 import controller_pb2 as pb
-from metisfl.proto.v1 import model_pb2
 from metisfl.wire import frames
 from metisfl.wire.layout import Layout, LayoutError
 from metisfl.wire.limits import MAX_ERROR_CHARACTERS, MAX_HELD_TASKS, PROTOCOL_VERSION
@@ -55,14 +54,12 @@ class Servicer:
                 f"this controller speaks protocol version {PROTOCOL_VERSION}, the learner {request.protocol_version}: "
                 "use learner and controller images of one release",
             )
-        if model_pb2.CODEC_FLOAT32 not in request.codecs:
-            await abort(context, grpc.StatusCode.FAILED_PRECONDITION, "the learner must support codec Float32")
         try:
             learner = self._conductor.attendance.join(request)
         except JoinRefusedError as error:
             self._log.warning("join refused: %s", error, extra={"peer": context.peer()})
             await abort(context, grpc.StatusCode.FAILED_PRECONDITION, str(error))
-        return pb.JoinResponse(
+        terms = pb.JoinResponse(
             learner_id=learner.id,
             lease=pb.Lease(
                 id=learner.lease,
@@ -73,8 +70,9 @@ class Servicer:
             partition=pb.Partition(index=learner.partition, count=self._conductor.registry.plan.count),
             federation=self._conductor.federation.metadata.name,
             federation_uid=self._conductor.uid,
-            codec=model_pb2.CODEC_FLOAT32,
         )
+        self._conductor.transport.tell(terms)
+        return terms
 
     async def leave(self, request: pb.LeaveRequest, context: Context) -> pb.LeaveResponse:
         learner = await holder(self._conductor, request.lease_id, context)
@@ -158,15 +156,20 @@ class Servicer:
                 grpc.StatusCode.NOT_FOUND,
                 f"model version {request.model_version} is not served; {current}",
             )
-        if request.codec != model_pb2.CODEC_FLOAT32:
-            await abort(context, grpc.StatusCode.INVALID_ARGUMENT, f"codec {request.codec} was not agreed on at Join")
+        encoding = model.encoding
+        if request.codec != encoding.codec.number:
+            await abort(
+                context,
+                grpc.StatusCode.INVALID_ARGUMENT,
+                f"codec {request.codec} was not agreed on at Join: models go down in {encoding.codec}",
+            )
         offset = request.offsets[0] if request.offsets else 0
-        if len(request.offsets) > 1 or not frames.is_border(offset, model.layout.nbytes):
+        if len(request.offsets) > 1 or not frames.is_border(offset, encoding.nbytes):
             await abort(
                 context,
                 grpc.StatusCode.OUT_OF_RANGE,
                 f"offsets {list(request.offsets)[:5]} are not a border between chunks of one section of "
-                f"{model.layout.nbytes} bytes",
+                f"{encoding.nbytes} bytes",
             )
         async for message in model.stream(offset, self._conductor.metrics.sent):
             yield message

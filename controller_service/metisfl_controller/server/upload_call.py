@@ -62,7 +62,7 @@ class UploadCall:
             yield self._receipt(pb.OUTCOME_LATE, "the round has closed, or the task is not known any more")
             return
         try:
-            upload = conductor.uploads.begin(task, header, conductor.progress.layout, stream)
+            upload = conductor.uploads.begin(task, header, conductor.progress.uploads, stream)
         except UploadError as error:
             conductor.verdicts.rejected(task, str(error))
             yield self._receipt(pb.OUTCOME_REJECTED, str(error))
@@ -111,7 +111,7 @@ class UploadCall:
                 try:
                     if isinstance(message, ChunkFrame):
                         await upload.take(message)
-                        conductor.metrics.received(len(message.data))
+                        conductor.metrics.received(message.payload)
                         continue
                     if isinstance(message, FrameError):
                         raise message

@@ -12,14 +12,15 @@ import numpy as np
 from metisfl.logs import ContextLogger
 from metisfl.proto.v1 import controller_pb2 as pb
 from metisfl.proto.v1 import model_pb2
+from metisfl.wire.codecs import Codec, Encoding
 from metisfl.wire.frames import ChunkFrame, Reassembly
 from metisfl.wire.layout import Buffer, Layout, LayoutError
 from metisfl.wire.limits import MAX_COUNT, MAX_METRIC_NAME, MAX_METRICS
+from metisfl.wire.transport import MODEL_SECTION
 from metisfl_controller.aggregation.admission import Use
 from metisfl_controller.aggregation.memory import ModelMemory
 from metisfl_controller.aggregation.staging import Place, StagingPool, remove_left_overs
 from metisfl_controller.rounds.tasks import Kind, TaskId
-from metisfl_controller.server.downloads import MODEL_SECTION
 from metisfl_controller.state.models import RESERVED_NAME
 
 WRITERS = 4
@@ -35,7 +36,7 @@ class Upload:
     """One task's result on its way in. A broken stream leaves it here, and the next one goes on where it broke."""
 
     task: TaskId
-    layout: Layout
+    encoding: Encoding
     arriving: Reassembly
     place: Place
     report: pb.TrainingReport
@@ -64,24 +65,25 @@ class Uploads:
         self._pool: StagingPool | None = None
         self._open: dict[TaskId, Upload] = {}
 
-    def begin(self, task: TaskId, header: pb.UploadHeader, layout: Layout | None, stream: object) -> Upload:
-        """A new upload, which may have to wait until it is let in, or the one that a broken stream left. Raises
-        UploadError."""
+    def begin(self, task: TaskId, header: pb.UploadHeader, agreed: Encoding | None, stream: object) -> Upload:
+        """A new upload, which may have to wait until it is let in, or the one that a broken stream left.
+
+        `agreed` is how results of training are encoded; the initial model, which decides the layout, comes in Float32.
+        Raises UploadError.
+        """
         upload = self._open.get(task)
         if upload is not None and upload.verdict is not None:
             return upload
-        declared = _declared_layout(header)
-        if layout is not None and declared.digest != layout.digest:
-            raise UploadError("the model has another layout: " + "; ".join(layout.difference(declared)))
+        encoding = _declared_encoding(header, agreed)
         _check_report(header.report, task.kind)
-        if upload is not None and upload.layout.digest != declared.digest:
+        if upload is not None and upload.encoding.layout.digest != encoding.layout.digest:
             upload.stream = None
             self.drop(upload)
             upload = None
         if upload is None:
-            arriving = Reassembly(declared.nbytes)
-            place = self._pool_for(declared).request(lambda: arriving.received)
-            upload = Upload(task, declared, arriving, place, header.report)
+            arriving = Reassembly(encoding.nbytes)
+            place = self._pool_for(encoding).request(lambda: arriving.received)
+            upload = Upload(task, encoding, arriving, place, header.report)
             self._open[task] = upload
         upload.report, upload.stream = header.report, stream
         upload.place.turn(Use.FILLING)
@@ -118,31 +120,47 @@ class Uploads:
         """Wait for what is being written."""
         self._executor.shutdown()
 
-    def _pool_for(self, layout: Layout) -> StagingPool:
-        plan = self._memory.plan(layout)
+    def _pool_for(self, encoding: Encoding) -> StagingPool:
+        plan = self._memory.plan(encoding.layout, upload_bytes=encoding.nbytes)
         if self._pool is None or self._pool.plan != plan:
             # Places of an earlier pool are freed as their uploads end.
             self._pool = StagingPool(self._memory.directory, plan, self._executor, self._log)
         return self._pool
 
 
-def _declared_layout(header: pb.UploadHeader) -> Layout:
-    if header.kind != pb.UPLOAD_KIND_MODEL:
-        raise UploadError(f"upload kind {header.kind} is not supported; send whole weights")
+def _declared_encoding(header: pb.UploadHeader, agreed: Encoding | None) -> Encoding:
     if [section.name for section in header.sections] != [MODEL_SECTION]:
         raise UploadError(f"expected one section '{MODEL_SECTION}', got {[s.name[:40] for s in header.sections][:5]}")
     section = header.sections[0]
-    if section.codec != model_pb2.CODEC_FLOAT32:
-        raise UploadError(f"codec {section.codec} was not agreed on at Join")
-    try:
-        layout = Layout.from_proto(section.layout)
-    except LayoutError as error:
-        raise UploadError(str(error)) from error
+    encoding = agreed or Encoding(_initial_layout(section.layout), Codec.FLOAT32)
+    kind = pb.UPLOAD_KIND_MODEL if encoding.codec.lossless else pb.UPLOAD_KIND_UPDATE
+    if header.kind != kind:
+        wanted = "whole weights" if encoding.codec.lossless else f"the update, which codec {encoding.codec} is for"
+        raise UploadError(f"upload kind {header.kind} does not fit; send {wanted}")
+    if mismatch := encoding.mismatch(section):
+        raise UploadError(mismatch)
+    if not encoding.layout.is_described_by(section.layout):
+        _check_layout(section.layout, encoding.layout)
+    return encoding
+
+
+def _initial_layout(message: model_pb2.Layout) -> Layout:
+    layout = _layout(message)
     if any(tensor.name == RESERVED_NAME for tensor in layout.tensors):
         raise UploadError(f"no tensor may be called '{RESERVED_NAME}': model files keep something else under that name")
-    if section.encoded_bytes != layout.nbytes:
-        raise UploadError(f"the section declares {section.encoded_bytes} bytes, its layout has {layout.nbytes}")
     return layout
+
+
+def _check_layout(message: model_pb2.Layout, expected: Layout) -> None:
+    if differences := expected.difference(_layout(message)):
+        raise UploadError("the model has another layout: " + "; ".join(differences))
+
+
+def _layout(message: model_pb2.Layout) -> Layout:
+    try:
+        return Layout.from_proto(message)
+    except LayoutError as error:
+        raise UploadError(str(error)) from error
 
 
 def _check_report(report: pb.TrainingReport, kind: Kind) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import NoReturn
 
 from metisfl.spec import FederationSpec
 from metisfl.wire.layout import Layout
@@ -68,30 +69,43 @@ class Registry:
 
     def join(self, group: str, ordinal: int, framework: str, now: float) -> Learner:
         """A fresh lease for this learner; one it had before ends. Raises JoinRefusedError."""
-        learner_id = f"{group}-{ordinal}"
-        if group not in self.replicas:
-            raise JoinRefusedError(
-                f"there is no learner group '{group[:63]}'; the groups are {', '.join(self.replicas)}"
-            )
-        if ordinal >= self.replicas[group]:
-            raise JoinRefusedError(
-                f"group '{group}' has {self.replicas[group]} learners, numbered from 0; {learner_id} is not one of them"
-            )
+        learner_id = self._known(group, ordinal)
         try:
             partition = self.plan.index(group, ordinal)
         except ValueError as error:
-            self.refusals[learner_id] = str(error)
-            raise JoinRefusedError(str(error)) from error
+            self.refuse(group, ordinal, str(error))
         learner = self.learners.get(learner_id)
         if learner is None:
             learner = Learner(learner_id, group, ordinal, partition, self.parameters[group])
             self.learners[learner_id] = learner
+        self.refusals.pop(learner_id, None)
         self._by_lease.pop(learner.lease, None)
         learner.lease = secrets.token_urlsafe(24)
         learner.last_seen, learner.framework = now, framework
         learner.ready, learner.activity, learner.progress = False, "Idle", 0.0
         self._by_lease[learner.lease] = learner
         return learner
+
+    def refuse(self, group: str, ordinal: int, why: str) -> NoReturn:
+        """Raise JoinRefusedError, and keep for display why one of the federation's learners cannot join."""
+        learner_id = self._known(group, ordinal)
+        self.refusals[learner_id] = why
+        if learner_id in self.learners:
+            self.learners[learner_id].message = why
+        raise JoinRefusedError(why)
+
+    def _known(self, group: str, ordinal: int) -> str:
+        """The learner's id. Raises JoinRefusedError."""
+        if group not in self.replicas:
+            raise JoinRefusedError(
+                f"there is no learner group '{group[:63]}'; the groups are {', '.join(self.replicas)}"
+            )
+        if ordinal >= self.replicas[group]:
+            raise JoinRefusedError(
+                f"group '{group}' has {self.replicas[group]} learners, numbered from 0; {group}-{ordinal} is not one "
+                "of them"
+            )
+        return f"{group}-{ordinal}"
 
     def holder(self, lease: str, now: float) -> Learner:
         """The learner with this lease, whose clock starts anew. Raises UnknownLeaseError."""

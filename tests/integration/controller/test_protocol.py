@@ -16,6 +16,7 @@ from metisfl.proto.v1 import controller_pb2 as pb
 from metisfl.proto.v1 import model_pb2
 from metisfl.wire import frames, rpc
 from metisfl.wire.limits import CHUNK_BYTES
+from metisfl.wire.transport import Transport
 
 ALONE = {"learnerGroups": [{"name": "a", "replicas": 1}]}
 LARGE = {"w": np.arange(1_000_000, dtype=np.float32)}
@@ -36,7 +37,6 @@ async def test_joins_that_are_refused(served: Served) -> None:
         for name, changes, words in (
             ("a-0", {"protocol_version": 2}, "this controller speaks protocol version 1, the learner 2: use"),
             ("a-0", {"protocol_version": 0}, "protocol version 1, the learner 0"),
-            ("a-0", {"codecs": []}, "must support codec Float32"),
             ("b-0", {}, "there is no learner group 'b'; the groups are a"),
             ("a-2", {}, "group 'a' has 2 learners, numbered from 0; a-2 is not one of them"),
         ):
@@ -46,6 +46,38 @@ async def test_joins_that_are_refused(served: Served) -> None:
             assert code is grpc.StatusCode.FAILED_PRECONDITION
             assert words in details
         assert (await table.status())["learners"] == []
+
+
+@pytest.mark.parametrize(
+    ("transport", "abilities", "missing"),
+    [
+        ({}, {"codecs": []}, "codec Float32"),
+        ({"codec": "Int8"}, {"codecs": [model_pb2.CODEC_FLOAT32]}, "codec Int8"),
+        ({"compression": {"type": "Zstd"}}, {}, "compression Zstd"),
+    ],
+)
+async def test_a_learner_that_lacks_what_models_travel_with_is_told_what_to_do(
+    served: Served, transport: Any, abilities: Any, missing: str
+) -> None:
+    async with served(transport=transport) as table:
+        with pytest.raises(grpc.aio.AioRpcError) as error:
+            await table.player("a-0").join(**abilities)
+        code, details = refusal(error)
+        assert code is grpc.StatusCode.FAILED_PRECONDITION
+        assert f"travel with {missing}, which this learner" in details
+        assert "use a learner image of the controller's release, or change spec.transport" in details
+        # And whoever looks at the federation sees it.
+        (learner,) = (await table.status())["learners"]
+        assert (learner["id"], learner["activity"], learner["message"]) == ("a-0", "Lost", details)
+        # A newer image takes its place, and is told what was agreed on.
+        able = {"codecs": list(model_pb2.Codec.values()), "compressions": [model_pb2.COMPRESSION_ZSTD]}
+        player = table.player("a-0")
+        terms = await player.join(**able)
+        compression = transport.get("compression", {"type": "None"})["type"]
+        agreed = Transport.of(terms)
+        assert (agreed.codec, agreed.compression) == (transport.get("codec", "Float32"), compression)
+        (learner,) = (await table.status())["learners"]
+        assert learner["message"] == ""
 
 
 async def test_a_second_process_takes_the_place_of_the_first(training: Any) -> None:
@@ -190,7 +222,11 @@ async def test_downloads_of_what_there_is_not(training: Any) -> None:
         nbytes = player.layout.nbytes
         for changes, code, words in (
             ({"version": 1}, "NOT_FOUND", "model version 1 is not served; the current one is 0"),
-            ({"version": 0, "codec": 0}, "INVALID_ARGUMENT", "codec 0 was not agreed on"),
+            (
+                {"version": 0, "codec": 0},
+                "INVALID_ARGUMENT",
+                "codec 0 was not agreed on at Join: models go down in Float32",
+            ),
             (
                 {"version": 0, "offsets": [nbytes + 1]},
                 "OUT_OF_RANGE",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import weakref
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
@@ -16,6 +18,8 @@ from metisfl.logs import logger
 from metisfl.proto.v1 import controller_pb2 as pb
 from metisfl.proto.v1 import model_pb2
 from metisfl.wire import frames
+from metisfl.wire.codecs import Codec, Encoding
+from metisfl.wire.compression import Zstd
 from metisfl.wire.frames import ChunkFrame, FrameError, Reassembly
 from metisfl.wire.layout import Buffer, Layout
 from metisfl.wire.limits import CHUNK_BYTES, MAX_COUNT, MAX_METRIC_NAME, MAX_METRICS
@@ -23,38 +27,34 @@ from metisfl_controller.aggregation.mapped import mapped_zeros
 from metisfl_controller.aggregation.memory import ModelMemory
 from metisfl_controller.aggregation.staging import Place
 from metisfl_controller.rounds.tasks import Kind, TaskId
-from metisfl_controller.server.downloads import GlobalModel, model_section
+from metisfl_controller.server.downloads import GlobalModel
 from metisfl_controller.server.uploads import Upload, UploadError, Uploads, check_evaluation
 
-SMALL = Layout.of({"w": np.zeros(5, np.float32)})
+SMALL = Encoding(Layout.of({"w": np.zeros(5, np.float32)}), Codec.FLOAT32)
 TASK = TaskId("uid", 1, Kind.TRAIN, 3, "a-0", 1)
 INITIALISE = TaskId("uid", 1, Kind.INITIALISE, 0, "a-0", 1)
 
 # ---- downloads
 
 
-def global_model(nbytes: int) -> GlobalModel:
-    layout = Layout.of({"w": np.zeros(nbytes, np.uint8)})
-    content = np.random.default_rng(nbytes).integers(0, 256, nbytes, dtype=np.uint8)
-    return GlobalModel(7, layout, layout.pack({"w": content}))
+def random_bytes(nbytes: int) -> tuple[Encoding, Buffer]:
+    encoding = Encoding(Layout.of({"w": np.zeros(nbytes, np.uint8)}), Codec.FLOAT32)
+    return encoding, np.random.default_rng(nbytes).integers(0, 256, nbytes, dtype=np.uint8)
 
 
-MODELS = {nbytes: global_model(nbytes) for nbytes in (1, CHUNK_BYTES - 1, CHUNK_BYTES, 2 * CHUNK_BYTES + 5)}
-
-
-async def downloaded(model: GlobalModel, offset: int) -> tuple[bytes, int]:
+async def downloaded(model: GlobalModel, content: Buffer, offset: int) -> tuple[bytes, int]:
     """Payload and what was counted as sent; fails on gaps, overlaps and whatever does not belong there."""
     counted: list[int] = []
-    messages = [message async for message in model.stream(offset, counted.append)]
+    decode = frames.decoder(pb.DownloadResponse)
+    messages = [decode(frames.encode(message)) async for message in model.stream(offset, counted.append)]
     header, finish = messages[0], messages[-1]
     assert isinstance(header, pb.DownloadResponse)
     assert header.header.model_version == 7
-    assert list(header.header.sections) == [model_section(model.layout)]
+    assert list(header.header.sections) == [model.encoding.section("model")]
     assert isinstance(finish, pb.DownloadResponse)
-    assert list(finish.finish.section_checksums) == [frames.section_checksum(model.buffer.data)]
+    assert list(finish.finish.section_checksums) == [frames.section_checksum(content.data)]
     payload = b""
-    for message in messages[1:-1]:
-        frame = frames.decoder(pb.DownloadResponse)(frames.encode(message))
+    for frame in messages[1:-1]:
         assert isinstance(frame, ChunkFrame)
         assert frame.offset == offset + len(payload)
         assert len(frame.data) > 0
@@ -62,55 +62,114 @@ async def downloaded(model: GlobalModel, offset: int) -> tuple[bytes, int]:
     return payload, sum(counted)
 
 
-@pytest.mark.parametrize("nbytes", sorted(MODELS))
-async def test_a_download_goes_on_from_any_chunk_and_from_its_end(nbytes: int) -> None:
+@pytest.mark.parametrize("mapped", [False, True])
+@pytest.mark.parametrize("nbytes", [1, CHUNK_BYTES - 1, CHUNK_BYTES, 4 * CHUNK_BYTES, 6 * CHUNK_BYTES + 5])
+async def test_a_download_goes_on_from_any_chunk_and_from_its_end(nbytes: int, mapped: bool, tmp_path: Path) -> None:
     """With nothing left to send, only the finish was lost."""
+    encoding, content = random_bytes(nbytes)
     for offset in [*range(0, nbytes, CHUNK_BYTES), nbytes]:
-        await check_download(nbytes, offset)
-
-
-async def check_download(nbytes: int, offset: int) -> None:
-    model = MODELS[nbytes]
-    payload, sent = await downloaded(model, offset)
-    assert payload == model.buffer.tobytes()[offset:]
-    assert sent == nbytes - offset
-
-
-async def test_a_model_in_a_mapped_file_is_read_for_each_learner(tmp_path: Path) -> None:
-    nbytes = 6 * CHUNK_BYTES + 5
-    layout = Layout.of({"w": np.zeros(nbytes, np.uint8)})
-    content = np.random.default_rng(1).integers(0, 256, nbytes, dtype=np.uint8)
-    model = GlobalModel(7, layout, layout.pack({"w": content}, into=mapped_zeros(tmp_path, nbytes)))
-    for offset in (0, CHUNK_BYTES, 5 * CHUNK_BYTES, 6 * CHUNK_BYTES, nbytes):
-        payload, sent = await downloaded(model, offset)
+        # A new one each time: who asks first must not depend on others having asked before.
+        model = GlobalModel(7, encoding, in_file(tmp_path, content) if mapped else content)
+        payload, sent = await downloaded(model, content, offset)
         assert payload == content.tobytes()[offset:]
         assert sent == nbytes - offset
-    first = [message async for message in model.stream(0, lambda _: None)]
-    second = [message async for message in model.stream(0, lambda _: None)]
-    assert second[1] is not first[1], "kept in memory, where it has no room"
+
+
+def in_file(folder: Path, content: Buffer) -> Buffer:
+    mapped = mapped_zeros(folder, content.size)
+    mapped[:] = content
+    return mapped
 
 
 async def test_all_learners_get_the_very_same_messages() -> None:
-    model = global_model(2 * CHUNK_BYTES)
+    model = GlobalModel(7, *random_bytes(2 * CHUNK_BYTES))
     first = [message async for message in model.stream(0, lambda _: None)]
     second = [message async for message in model.stream(CHUNK_BYTES, lambda _: None)]
     assert second[1] is first[2]
 
 
+async def test_a_model_in_a_mapped_file_is_read_for_each_learner(tmp_path: Path) -> None:
+    encoding, content = random_bytes(CHUNK_BYTES)
+    model = GlobalModel(7, encoding, in_file(tmp_path, content))
+    first = [message async for message in model.stream(0, lambda _: None)]
+    second = [message async for message in model.stream(0, lambda _: None)]
+    assert second[1] is not first[1], "kept in memory, where it has no room"
+
+
+async def test_a_model_in_memory_is_let_go_once_its_messages_are_made() -> None:
+    encoding, content = random_bytes(3 * CHUNK_BYTES)
+    gone = weakref.ref(content)
+    model = GlobalModel(7, encoding, content)
+    del content
+    assert len([message async for message in model.stream(0, lambda _: None)]) == 5
+    async with asyncio.timeout(10):  # two copies of the model, if it takes longer
+        while gone() is not None:  # noqa: ASYNC110 - a thread ends, and tells nobody
+            await asyncio.sleep(0.001)
+
+
+async def test_what_goes_wrong_while_chunks_are_made_reaches_every_download() -> None:
+    class FullError(Exception):
+        pass
+
+    class Packer(Zstd):
+        def pack(self, data: memoryview) -> bytes | None:
+            raise FullError
+
+    model = GlobalModel(7, *random_bytes(2 * CHUNK_BYTES), Packer(3))
+    for _ in range(2):
+        with pytest.raises(FullError):
+            [message async for message in model.stream(0, lambda _: None)]
+
+
+async def test_a_packed_download_counts_what_travels() -> None:
+    encoding, content = random_bytes(3 * CHUNK_BYTES)
+    content[: 2 * CHUNK_BYTES] = 7
+    payload, sent = await downloaded(GlobalModel(7, encoding, content, Zstd(3)), content, 0)
+    assert payload == content.tobytes()
+    assert CHUNK_BYTES < sent < CHUNK_BYTES + 1000
+
+
+@pytest.mark.parametrize("codec", Codec)
+async def test_a_download_holds_the_encoded_model(codec: Codec) -> None:
+    layout = Layout.of({"w": np.zeros(200_000, np.float32), "n": np.zeros(3, np.int64)})
+    weights = np.random.default_rng(1).normal(size=200_000).astype(np.float32)
+    buffer = layout.pack({"w": weights, "n": np.arange(3)})
+    encoding = Encoding(layout, codec.for_downloads)
+    content = encoding.encode(buffer)
+    payload, sent = await downloaded(GlobalModel(7, encoding, content), content, 0)
+    assert sent == encoding.nbytes
+    assert payload == content.tobytes()
+
+
 # ---- uploads
 
 
-def header(layout: Layout = SMALL, **changes: Any) -> pb.UploadHeader:
+def plain(**arrays: Any) -> Encoding:
+    return Encoding(Layout.of(arrays), Codec.FLOAT32)
+
+
+def header(encoding: Encoding = SMALL, **changes: Any) -> pb.UploadHeader:
     values = {
         "lease_id": "l",
         "task_id": str(TASK),
         "kind": pb.UPLOAD_KIND_MODEL,
         "base_version": 3,
-        "sections": [model_section(layout)],
+        "sections": [encoding.section("model")],
         "report": pb.TrainingReport(examples=10),
         **changes,
     }
     return pb.UploadHeader(**values)
+
+
+def section(encoding: Encoding, **changes: Any) -> model_pb2.Section:
+    """The section of an encoding with some fields set otherwise."""
+    made = encoding.section("model")
+    for name, value in changes.items():
+        if name == "kept":
+            made.kept[:] = value
+        else:
+            setattr(made, name, value)
+    return made
 
 
 @pytest.fixture
@@ -120,7 +179,7 @@ async def uploads(tmp_path: Path) -> AsyncIterator[Uploads]:
     made.close()
 
 
-LARGE = Layout.of({"w": np.zeros(CHUNK_BYTES // 4 + 5, np.float32)})
+LARGE = plain(w=np.zeros(CHUNK_BYTES // 4 + 5, np.float32))
 CONTENT = np.random.default_rng(3).bytes(LARGE.nbytes)
 FINISH = model_pb2.Finish(section_checksums=[frames.section_checksum(memoryview(CONTENT))])
 
@@ -165,7 +224,7 @@ async def test_a_place_is_freed_once_however_often_it_is_dropped(uploads: Upload
 async def test_a_broken_upload_keeps_what_has_arrived_and_one_that_never_came_in_is_gone(tmp_path: Path) -> None:
     # Three models of 16 bytes and the sums take 80 bytes, which leaves one slot.
     uploads = Uploads(ModelMemory(80 + 16, tmp_path), logger("test"))
-    small = Layout.of({"w": np.zeros(4, np.float32)})
+    small = plain(w=np.zeros(4, np.float32))
     first = uploads.begin(TASK, header(small), small, "one")
     task = TaskId("uid", 1, Kind.TRAIN, 3, "a-1", 1)
     second = uploads.begin(task, header(small), small, "two")
@@ -180,7 +239,7 @@ async def test_a_broken_upload_keeps_what_has_arrived_and_one_that_never_came_in
 async def test_an_upload_of_another_layout_replaces_the_other_one(uploads: Uploads) -> None:
     """Only the initial model can change its mind about the layout; its old stream must not write on."""
     old = uploads.begin(INITIALISE, header(), None, "one")
-    new = uploads.begin(INITIALISE, header(Layout.of({"v": np.zeros(5, np.float32)})), None, "two")
+    new = uploads.begin(INITIALISE, header(plain(v=np.zeros(5, np.float32))), None, "two")
     assert new is not old
     assert old.stream is None
     uploads.drop(old)
@@ -206,20 +265,29 @@ async def test_uploads_that_no_longer_count_are_found(uploads: Uploads) -> None:
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [
-        ({"sections": [model_section(Layout.of({"__metadata__": np.zeros(1)}))]}, "no tensor may be called"),
         ({"kind": 0}, "upload kind 0"),
+        ({"kind": pb.UPLOAD_KIND_UPDATE}, "upload kind 2 does not fit; send whole weights"),
         ({"kind": 9}, "upload kind 9"),
         ({"sections": []}, "expected one section 'model', got []"),
-        ({"sections": [model_section(SMALL)] * 2}, "expected one section"),
+        ({"sections": [SMALL.section("model")] * 2}, "expected one section"),
         ({"sections": [model_pb2.Section(name="residual", encoded_bytes=20)]}, r"got \['residual'\]"),
-        ({"sections": [model_pb2.Section(name="model", codec=5)]}, "codec 5"),
-        ({"sections": [model_pb2.Section(name="model", codec=1)]}, "at least one tensor"),
-        ({"sections": [model_pb2.Section(name="model", codec=1, opaque_bytes=20)]}, "at least one tensor"),
         (
-            {"sections": [model_pb2.Section(name="model", codec=1, layout=SMALL.to_proto(), encoded_bytes=2**63)]},
-            "declares 9223372036854775808 bytes, its layout has 20",
+            {"sections": [model_pb2.Section(name="model", codec=5)]},
+            "codec 5 was not agreed on at Join, which was Float32",
         ),
-        ({"sections": [model_section(Layout.of({"v": np.zeros(5)}))]}, "another layout: tensor 'w' is missing"),
+        ({"sections": [model_pb2.Section(name="model", codec=1, encoded_bytes=20)]}, "at least one tensor"),
+        (
+            {"sections": [model_pb2.Section(name="model", codec=1, encoded_bytes=20, opaque_bytes=20)]},
+            "at least one tensor",
+        ),
+        (
+            {"sections": [section(SMALL, encoded_bytes=2**63)]},
+            "9223372036854775808 bytes are declared, its layout has 20",
+        ),
+        (
+            {"sections": [plain(v=np.zeros(5, np.float32)).section("model")]},
+            "another layout: tensor 'w' is missing",
+        ),
         ({"report": pb.TrainingReport()}, "0 training examples"),
         ({"report": pb.TrainingReport(examples=2**64 - 1)}, "18446744073709551615 training examples"),
         ({"report": pb.TrainingReport(examples=1, batches=2**63)}, "batches"),
@@ -239,6 +307,35 @@ async def test_hostile_headers_are_refused(uploads: Uploads, changes: dict[str, 
     with pytest.raises(UploadError, match=complaint.replace("[]", r"\[\]")):
         uploads.begin(TASK, header(**changes), SMALL, "stream")
     assert uploads.stale(lambda _: False) == []
+
+
+async def test_a_reserved_name_is_refused_in_the_initial_model(uploads: Uploads) -> None:
+    with pytest.raises(UploadError, match="no tensor may be called"):
+        uploads.begin(INITIALISE, header(plain(__metadata__=np.zeros(1))), None, "stream")
+
+
+@pytest.mark.parametrize(
+    ("codec", "changes", "complaint"),
+    [
+        (Codec.INT8, {"kind": pb.UPLOAD_KIND_MODEL}, "kind 1 does not fit; send the update, which codec Int8 is for"),
+        (Codec.INT8, {"codec": 1}, "codec 1 was not agreed on at Join, which was Int8"),
+        (Codec.INT8, {"codec": 77}, "codec 77 was not agreed on"),
+        (Codec.INT8, {"encoded_bytes": 20}, "20 bytes are declared, its layout has 68 in codec Int8"),
+        (Codec.TOPK, {"kept": [4]}, r"\[4\] values are kept, and TopK of 0.4 keeps \[2\]"),
+        (Codec.TOPK, {"kept": []}, "values are kept"),
+        (Codec.TOPK, {"kept": [2, 2]}, "values are kept"),
+        (Codec.FLOAT16, {"kept": [2]}, "values are kept"),
+    ],
+)
+async def test_updates_that_are_not_what_was_agreed_on_are_refused(
+    uploads: Uploads, codec: Codec, changes: dict[str, Any], complaint: str
+) -> None:
+    agreed = Encoding(SMALL.layout, codec, 0.4)
+    kind = changes.pop("kind", pb.UPLOAD_KIND_UPDATE)
+    with pytest.raises(UploadError, match=complaint):
+        uploads.begin(TASK, header(sections=[section(agreed, **changes)], kind=kind), agreed, "stream")
+    upload = uploads.begin(TASK, header(agreed, kind=pb.UPLOAD_KIND_UPDATE), agreed, "stream")
+    assert upload.place.buffer.size == agreed.nbytes
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,67 @@
+"""Makes each new version ready for the learners, and keeps what their updates are relative to."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+from metisfl.wire.codecs import Codec, CodecError, Encoding
+from metisfl.wire.layout import Buffer
+from metisfl_controller.aggregation.engine import Engine
+from metisfl_controller.conductor.progress import Progress
+from metisfl_controller.server.downloads import GlobalModel
+from metisfl_controller.state.store import StoredVersion
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A version that is not served yet: as it was made, as its learners will receive it, and as it travels."""
+
+    model: Buffer
+    content: Buffer
+    travelling: GlobalModel
+
+
+@dataclass(eq=False)
+class Serving:
+    """The newest version, as it travels and as learners receive it.
+
+    Learners upload differences to the model *as received*, after the download's codec, and the controller adds them to
+    that. Where nothing is lost on the way they upload whole models, and there is no base to keep.
+    """
+
+    engine: Engine
+    progress: Progress
+    _base: asyncio.Future[Buffer] | None = None
+
+    async def encode(self, version: int, model: Buffer) -> Encoded:
+        """Encode a version, while it is being committed. Raises CodecError when it cannot travel."""
+        encoding, transport = self.progress.downloads, self.progress.transport
+        assert encoding is not None
+        content = model
+        if not encoding.codec.lossless:
+            content = await self.engine.run(lambda: encoding.encode(model, self.progress.allocate(encoding.nbytes)))
+        # A mean of finite models is finite. A model plus a mean of updates need not be, nor one in a narrower form.
+        if not transport.codec.lossless and (flaw := await self.engine.run(lambda: encoding.flaw(content))):
+            raise CodecError(_cannot_travel(encoding, flaw))
+        return Encoded(model, content, GlobalModel(version, encoding, content, transport.packer))
+
+    def begin(self, stored: StoredVersion, version: Encoded) -> None:
+        """Serve it from now on. Its `model` must be in its file: the base may take its place."""
+        encoding, transport = self.progress.downloads, self.progress.transport
+        assert encoding is not None
+        if not transport.codec.lossless:
+            model = None if encoding.codec.lossless else version.model
+            self._base = self.engine.run(lambda: encoding.decode(version.content, model))
+        self.progress.serve(stored, version.travelling)
+
+    async def base(self) -> Buffer | None:
+        """What the updates of this version's learners are relative to; None when they upload whole models."""
+        return None if self._base is None else await self._base
+
+
+def _cannot_travel(encoding: Encoding, flaw: str) -> str:
+    hint = "have the learners' weights diverged?"
+    if encoding.codec is Codec.FLOAT16:
+        hint = "it ends at ±65504, so choose BFloat16 or Float32 in spec.transport.codec"
+    return f"the model cannot travel in {encoding.codec}: {flaw} there; {hint}"

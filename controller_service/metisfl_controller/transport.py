@@ -1,0 +1,17 @@
+"""What a Federation asks of the transport, in the words of the wire."""
+
+from __future__ import annotations
+
+from metisfl.spec.federation import TransportSpec
+from metisfl.wire.codecs import Codec
+from metisfl.wire.compression import Compression
+from metisfl.wire.transport import Transport
+
+
+def transport_of(spec: TransportSpec) -> Transport:
+    return Transport(
+        codec=Codec(spec.codec),
+        fraction=float(spec.top_k_or_default.fraction),
+        compression=Compression(spec.compression.type),
+        level=spec.compression.level_or_default,
+    )
