@@ -111,6 +111,7 @@ def train(trainee: Trainee, task: pb.Task, model: Buffer, progress: Progress) ->
     checks.returned("train()", outcome, TrainingResult)
     report = checks.training_report(outcome, training, time.monotonic() - started)
     trained = checks.pack(trainee.description.layout, "train()", outcome.weights)
+    del outcome  # so that its weights need not lie beside the encoded ones
     content = trainee.encoder.trained(task.task_id, trained, model)
     return Result(task.task_id, task.model_version, task.model_version + 1, content, report)
 
