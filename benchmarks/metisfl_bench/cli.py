@@ -1,0 +1,148 @@
+"""The `bench` command, one subcommand a benchmark. Every one prints one JSON object on its last line with --json."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from metisfl.wire.codecs import Codec
+from metisfl_bench import rounds
+from metisfl_bench.layouts import LAYOUTS
+from metisfl_bench.machine import machine
+from metisfl_bench.processes import BenchError
+
+_ERRORS = Console(stderr=True)
+_OUTPUT = Console()
+
+
+@click.group()
+def bench() -> None:
+    """Measure the controller's engine on this machine.
+
+    Results are ratios against what the same machine does in the same run, so that they mean something elsewhere.
+    Nothing else should run meanwhile.
+    """
+
+
+Command = Callable[..., Any]
+
+
+def _common(command: Command) -> Command:
+    """Options of every benchmark that moves or adds models."""
+    for option in reversed(
+        [
+            click.option("--learners", type=click.IntRange(1, 100_000), default=25, show_default=True),
+            click.option("--parameters", type=click.IntRange(1), default=1_000_000, show_default=True),
+            click.option("--layout", type=click.Choice(list(LAYOUTS)), default="uniform16", show_default=True),
+            click.option(
+                "--rounds", "rounds_", type=click.IntRange(1), default=10, show_default=True, help="Repetitions."
+            ),
+            click.option("--json", "as_json", is_flag=True, help="One JSON object on the last line."),
+        ]
+    ):
+        command = option(command)
+    return command
+
+
+@bench.command("round")
+@_common
+@click.option("--codec", type=click.Choice([str(codec) for codec in Codec]), default="Float32", show_default=True)
+@click.option("--compression", type=click.Choice(["None", "Zstd"]), default="None", show_default=True)
+@click.option("--connection", type=click.Choice(["shared", "own"]), default="shared", show_default=True,
+              help="One connection for all learners of the load process, or one each.")  # fmt: skip
+@click.option("--process-per-learner", is_flag=True, help="A load process for each learner instead of one for all.")
+@click.option("--checkpoint", is_flag=True, help="Write and sync every version, as in production.")
+@click.option("--memory-budget", metavar="QUANTITY", help="spec.controller.memoryBudget, such as 2Gi.")
+@click.option("--memory-limit", metavar="QUANTITY", help="Run the controller in a memory cgroup of this size (root).")
+@click.option(
+    "--shaped", metavar="RATE", help="Put a link of this rate between load and controller (root), e.g. 1gbit."
+)
+@click.option("--no-stream", is_flag=True, help="Leave out the bare gRPC stream that the round is compared with.")
+def round_command(
+    learners: int,
+    parameters: int,
+    layout: str,
+    rounds_: int,
+    as_json: bool,
+    codec: str,
+    compression: str,
+    connection: str,
+    process_per_learner: bool,
+    checkpoint: bool,
+    memory_budget: str | None,
+    memory_limit: str | None,
+    shaped: str | None,
+    no_stream: bool,
+) -> None:
+    """Whole rounds of a real controller, with learners that do no training.
+
+    One warm-up round, then --rounds that count. The learners speak the real protocol over loopback without TLS; their
+    uploads are encoded once, and what they download is thrown away.
+    """
+    parameters_of_run = rounds.RoundBench(
+        learners=learners,
+        parameters=parameters,
+        layout=layout,
+        rounds=rounds_,
+        codec=codec,
+        compression=compression,
+        shared_connection=connection == "shared",
+        process_per_learner=process_per_learner,
+        checkpoint=checkpoint,
+        memory_budget=memory_budget,
+        memory_limit=_bytes(memory_limit),
+        shaped=shaped,
+        bare_stream=not no_stream,
+    )
+    _report("round", as_json, lambda: rounds.run(parameters_of_run, _tell))
+
+
+def _report(name: str, as_json: bool, run: Callable[[], dict[str, Any]]) -> None:
+    try:
+        result = {"benchmark": name, "machine": machine(), **run()}
+    except BenchError as error:
+        raise click.ClickException(str(error)) from error
+    if as_json:
+        click.echo(json.dumps(result))
+        return
+    table = Table(title=f"bench {name}", title_justify="left")
+    table.add_column("figure")
+    table.add_column("value", justify="right")
+    for key, value in result.items():
+        if key not in ("benchmark", "machine"):
+            table.add_row(key, _shown(value))
+    _OUTPUT.print(table)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:,.4g}" if abs(value) < 1000 else f"{value:,.0f}"
+    if isinstance(value, list):
+        return ", ".join(_shown(each) for each in value)
+    if isinstance(value, dict):
+        return "\n".join(f"{name} {_shown(each)}" for name, each in value.items())
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    return str(value)
+
+
+def _tell(text: str) -> None:
+    _ERRORS.print(text, style="dim", highlight=False)
+
+
+_UNITS = {"": 1, "Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30, "K": 10**3, "M": 10**6, "G": 10**9}
+
+
+def _bytes(quantity: str | None) -> int | None:
+    if quantity is None:
+        return None
+    match = re.fullmatch(r"(\d+)(Ki|Mi|Gi|K|M|G|)", quantity)
+    if not match:
+        raise click.BadParameter(f"'{quantity}' is not a quantity such as 2Gi", param_hint="--memory-limit")
+    return int(match[1]) * _UNITS[match[2]]
