@@ -1,8 +1,11 @@
 """The one thread that runs kernels: it folds verified uploads while others still arrive.
 
 Work is queued in the order of the calls, all made from the event loop, and each call returns a future of that loop.
-Work whose future is cancelled before its turn is skipped.
-Folds that wait in the queue are taken together, so that several models share one pass over the accumulator.
+Work whose future is cancelled before its turn is skipped. Folds are done in order, and all before a `finish` that was
+queued behind them; checks do not wait for folds.
+
+A fold waits for company as long as a fold takes: whoever comes meanwhile shares the pass over the sums, which costs
+more than one model does; and the round's last folds are usually done in the same pass as its end.
 """
 
 from __future__ import annotations
@@ -14,40 +17,44 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
-import numpy as np
-
-from metisfl.wire.layout import Buffer, Layout
-from metisfl_controller.aggregation import kernels
+from metisfl.wire.codecs import Encoding
+from metisfl.wire.layout import Buffer
+from metisfl_controller.aggregation.kernels import flaws, runtime
+from metisfl_controller.aggregation.rule import Rule, Staged
 
 T = TypeVar("T")
 
+FUSED = 8
+"""Uploads that are folded together at most: more would gain little, and hold their memory for longer."""
 
-class Rule(Protocol):
-    """What the engine asks of an aggregation rule."""
-
-    def reset(self) -> None: ...
-    def fold(self, models: list[Buffer], weights: list[float]) -> None: ...
-    def finish(self) -> Buffer: ...
+MAX_PATIENCE_SECONDS = 0.02
+"""Beyond, it would be the uploads that wait for memory."""
 
 
 @dataclass
 class _Fold:
-    model: Buffer
-    weight: float
+    upload: Staged
     done: Future[None] = field(default_factory=Future)
 
 
 @dataclass
+class _Finish:
+    base: Buffer | None
+    done: Future[Buffer] = field(default_factory=Future)
+
+
+@dataclass
 class _Call:
-    """Anything that must see all folds queued before it, and none after."""
+    """Anything else; `barrier`: it must see all folds queued before it, and none after."""
 
     run: Callable[[], None]
+    barrier: bool
 
 
-_Item = _Fold | _Call
-_CLOSE = _Call(lambda: None)
+_Item = _Fold | _Finish | _Call
+_CLOSE = _Call(lambda: None, barrier=True)
 
 
 class Engine:
@@ -56,11 +63,13 @@ class Engine:
     def __init__(self, threads: int) -> None:
         self._queue: queue.SimpleQueue[_Item] = queue.SimpleQueue()
         self._rule: Rule | None = None
+        self._waiting: list[_Fold] = []
+        self._patience = 0.0
         self.seconds = 0.0
         """Time spent folding and finishing since the round began."""
         self._thread = threading.Thread(target=self._run, name="aggregation", daemon=True)
         self._thread.start()
-        self._ready = self._submit(lambda: kernels.configure(threads))
+        self._ready = self._submit(lambda: runtime.configure(threads))
 
     def ready(self) -> asyncio.Future[None]:
         """Done once the kernels are compiled; RuntimeError when they cannot run here."""
@@ -73,33 +82,27 @@ class Engine:
             self._rule, self.seconds = rule, 0.0
             rule.reset()
 
-        return asyncio.wrap_future(self._submit(start))
+        return asyncio.wrap_future(self._submit(start, barrier=True))
 
-    def fold(self, model: Buffer, weight: float) -> asyncio.Future[None]:
-        """Add one verified model; done when its buffer may be reused."""
-        item = _Fold(model, weight)
+    def fold(self, content: Buffer, weight: float) -> asyncio.Future[None]:
+        """Add one verified upload, encoded as the rule expects; done when its memory may be reused."""
+        item = _Fold(Staged(content, weight))
         self._queue.put(item)
         return asyncio.wrap_future(item.done)
 
-    def finish(self) -> asyncio.Future[Buffer]:
-        """The new global model, after all folds queued before; ValueError when nothing was folded."""
+    def finish(self, base: Buffer | None = None) -> asyncio.Future[Buffer]:
+        """The new global model, after all folds queued before; ValueError when nothing was folded, or the mean is not
+        finite. `base`: what updates were made from."""
+        item = _Finish(base)
+        self._queue.put(item)
+        return asyncio.wrap_future(item.done)
 
-        def end() -> Buffer:
-            assert self._rule is not None, "finish without begin"
-            started = time.perf_counter()
-            try:
-                return self._rule.finish()
-            finally:
-                self.seconds += time.perf_counter() - started
-
-        return asyncio.wrap_future(self._submit(end))
-
-    def not_finite(self, layout: Layout, model: Buffer) -> asyncio.Future[str | None]:
-        """The name of a tensor that holds NaN or infinity, or None when all values are finite."""
-        return asyncio.wrap_future(self._submit(lambda: _first_not_finite(layout, model)))
+    def flaw(self, encoding: Encoding, content: Buffer) -> asyncio.Future[str | None]:
+        """Why an upload cannot be used, such as a tensor that holds NaN; None when all is well."""
+        return asyncio.wrap_future(self._submit(lambda: flaws.flaw(encoding, content)))
 
     def run(self, call: Callable[[], T]) -> asyncio.Future[T]:
-        """Other work that uses kernels, after what was queued before."""
+        """Anything else that uses kernels; it does not wait for folds."""
         return asyncio.wrap_future(self._submit(call))
 
     def close(self) -> None:
@@ -107,63 +110,83 @@ class Engine:
         self._queue.put(_CLOSE)
         self._thread.join()
 
-    def _submit(self, call: Callable[[], T]) -> Future[T]:
+    def _submit(self, call: Callable[[], T], *, barrier: bool = False) -> Future[T]:
         future: Future[T] = Future()
-
-        def run() -> None:
-            if not future.set_running_or_notify_cancel():
-                return
-            try:
-                result = call()
-            except BaseException as error:  # noqa: BLE001 - it belongs to whoever awaits the future
-                future.set_exception(error)
-            else:
-                future.set_result(result)
-
-        self._queue.put(_Call(run))
+        self._queue.put(_Call(lambda: _complete(future, call), barrier))
         return future
 
     def _run(self) -> None:
-        following: _Item | None = None
-        while (item := following or self._queue.get()) is not _CLOSE:
-            following = None
-            if isinstance(item, _Call):
-                item.run()
-                continue
-            batch = [item]
-            while len(batch) < kernels.FUSED and isinstance(following := self._get_if_any(), _Fold):
-                batch.append(following)
-                following = None
-            self._fold(batch)
+        while (item := self._next()) is not _CLOSE:
+            match item:
+                case None:
+                    self._fold_waiting()
+                case _Fold():
+                    self._waiting.append(item)
+                    if len(self._waiting) == FUSED:
+                        self._fold_waiting()
+                case _Finish(base, done):
+                    self._finish(base, done)
+                case _Call(run, barrier):
+                    if barrier:
+                        self._fold_waiting()
+                    run()
+        self._fold_waiting()
 
-    def _get_if_any(self) -> _Item | None:
+    def _next(self) -> _Item | None:
+        """What is queued, or None when waiting folds have waited long enough."""
         try:
-            return self._queue.get_nowait()
+            return self._queue.get(timeout=self._patience if self._waiting else None)
         except queue.Empty:
             return None
 
-    def _fold(self, queued: list[_Fold]) -> None:
-        batch = [item for item in queued if item.done.set_running_or_notify_cancel()]
+    def _take_waiting(self) -> list[_Fold]:
+        taken, self._waiting = self._waiting, []
+        return [item for item in taken if item.done.set_running_or_notify_cancel()]
+
+    def _fold_waiting(self) -> None:
+        batch = self._take_waiting()
         if not batch:
             return
         started = time.perf_counter()
         try:
             assert self._rule is not None, "fold without begin"
-            self._rule.fold([item.model for item in batch], [item.weight for item in batch])
+            self._rule.fold([item.upload for item in batch])
         except BaseException as error:  # noqa: BLE001 - it belongs to whoever awaits the futures
             for item in batch:
                 item.done.set_exception(error)
         else:
             for item in batch:
                 item.done.set_result(None)
-        finally:
-            self.seconds += time.perf_counter() - started
+        took = time.perf_counter() - started
+        self.seconds += took
+        self._patience = min(took, MAX_PATIENCE_SECONDS)
+
+    def _finish(self, base: Buffer | None, done: Future[Buffer]) -> None:
+        if not done.set_running_or_notify_cancel():
+            return
+        last = self._take_waiting()
+
+        def end() -> Buffer:
+            assert self._rule is not None, "finish without begin"
+            return self._rule.finish(base, [item.upload for item in last])
+
+        started = time.perf_counter()
+        _settle(done, end)
+        # What is wrong is wrong with the round, and not with the uploads that came last.
+        for item in last:
+            item.done.set_result(None)
+        self.seconds += time.perf_counter() - started
 
 
-def _first_not_finite(layout: Layout, model: Buffer) -> str | None:
-    if not any(kernels.count_not_finite(segment.of(model)) for segment in layout.segments):
-        return None
-    for name, tensor in layout.views(model).items():
-        if np.issubdtype(tensor.dtype, np.floating) and not np.isfinite(tensor).all():
-            return name
-    return None
+def _complete(future: Future[T], call: Callable[[], T]) -> None:
+    if future.set_running_or_notify_cancel():
+        _settle(future, call)
+
+
+def _settle(future: Future[T], call: Callable[[], T]) -> None:
+    try:
+        result = call()
+    except BaseException as error:  # noqa: BLE001 - it belongs to whoever awaits the future
+        future.set_exception(error)
+    else:
+        future.set_result(result)

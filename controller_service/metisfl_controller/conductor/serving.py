@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from metisfl.wire.codecs import Codec, CodecError, Encoding
 from metisfl.wire.layout import Buffer
 from metisfl_controller.aggregation.engine import Engine
+from metisfl_controller.aggregation.kernels import conversions
 from metisfl_controller.conductor.progress import Progress
 from metisfl_controller.server.downloads import GlobalModel
 from metisfl_controller.state.store import StoredVersion
@@ -40,9 +41,11 @@ class Serving:
         assert encoding is not None
         content = model
         if not encoding.codec.lossless:
-            content = await self.engine.run(lambda: encoding.encode(model, self.progress.allocate(encoding.nbytes)))
+            content = await self.engine.run(
+                lambda: conversions.encode(encoding, model, self.progress.allocate(encoding.nbytes))
+            )
         # A mean of finite models is finite. A model plus a mean of updates need not be, nor one in a narrower form.
-        if not transport.codec.lossless and (flaw := await self.engine.run(lambda: encoding.flaw(content))):
+        if not transport.codec.lossless and (flaw := await self.engine.flaw(encoding, content)):
             raise CodecError(_cannot_travel(encoding, flaw))
         return Encoded(model, content, GlobalModel(version, encoding, content, transport.packer))
 
@@ -52,7 +55,7 @@ class Serving:
         assert encoding is not None
         if not transport.codec.lossless:
             model = None if encoding.codec.lossless else version.model
-            self._base = self.engine.run(lambda: encoding.decode(version.content, model))
+            self._base = self.engine.run(lambda: conversions.decode(encoding, version.content, model))
         self.progress.serve(stored, version.travelling)
 
     async def base(self) -> Buffer | None:

@@ -50,7 +50,7 @@ class Verdicts:
         return await asyncio.shield(upload.verdict)
 
     async def _judge(self, upload: Upload) -> tuple[pb.Outcome.ValueType, str]:
-        flaw = await self._flaw(upload)
+        flaw = await self.engine.flaw(upload.encoding, upload.place.buffer)
         task = upload.task
         if not self.expects(task):
             self.uploads.drop(upload)
@@ -68,13 +68,6 @@ class Verdicts:
         else:
             self.handle(m.UpdateVerified(task, report.examples))
         return pb.OUTCOME_ACCEPTED, ""
-
-    async def _flaw(self, upload: Upload) -> str | None:
-        encoding, content = upload.encoding, upload.place.buffer
-        if not encoding.codec.lossless:
-            return await self.engine.run(lambda: encoding.flaw(content))
-        tensor = await self.engine.not_finite(encoding.layout, content)
-        return None if tensor is None else f"tensor '{tensor}' holds NaN or infinity"
 
     def rejected(self, task: TaskId, message: str) -> None:
         """A result must not be used; the round goes on without it."""

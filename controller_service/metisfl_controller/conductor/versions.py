@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
-from typing import Any
 
 from metisfl.logs import ContextLogger
-from metisfl.wire.codecs import CodecError, Encoding
-from metisfl.wire.layout import Buffer
+from metisfl.wire.codecs import CodecError
 from metisfl_controller.aggregation.admission import Use
 from metisfl_controller.aggregation.engine import Engine
 from metisfl_controller.aggregation.fedavg import FedAvg
@@ -23,7 +21,7 @@ from metisfl_controller.conductor.serving import Serving
 from metisfl_controller.metrics import ControllerMetrics
 from metisfl_controller.rounds import messages as m
 from metisfl_controller.rounds.tasks import TaskId
-from metisfl_controller.server.uploads import Upload, Uploads
+from metisfl_controller.server.uploads import Uploads
 from metisfl_controller.state.store import Contribution, RoundRecord, StateError
 
 
@@ -75,7 +73,9 @@ class Versions:
         """`started_at`: when the first round of all began."""
         assert self.progress.layout is not None
         if self._rule is None:
-            self._rule = FedAvg(self.progress.layout)
+            uploads = self.progress.uploads
+            assert uploads is not None
+            self._rule = FedAvg(uploads, updates=not uploads.codec.lossless, allocate=self.progress.allocate)
         self.accepted.clear()
         self.abandon()
         self._bytes_at_begin = (self.metrics.bytes_sent, self.metrics.bytes_received)
@@ -93,24 +93,27 @@ class Versions:
         self.uploads.of(task).place.turn(Use.PARKED)
         await self._fold_in_order(self.order)
 
-    async def _fold_in_order(self, order: FoldOrder, *, closing: bool = False) -> None:
-        # One at a time: how many models share a pass decides in which order they are added.
+    async def _fold_in_order(self, order: FoldOrder) -> None:
+        await asyncio.gather(*await self._queue_in_order(order))
+
+    async def _queue_in_order(self, order: FoldOrder, *, closing: bool = False) -> list[asyncio.Future[None]]:
+        folds = []
         async with self._adding:
             while following := order.next(closing=closing):
-                await self._fold(*following)
+                folds.append(await self._queue(*following))
+        return folds
 
     async def _fold(self, task: TaskId, weight: float) -> None:
+        await (await self._queue(task, weight))
+
+    async def _queue(self, task: TaskId, weight: float) -> asyncio.Future[None]:
+        """Give an upload to the engine; what is returned is done when it has been added and its place is free."""
         upload = self.uploads.of(task)
         upload.place.turn(Use.WORKED_ON)
         await upload.place.settled()
-        await self.engine.fold(await self._whole(upload), weight)
-        self.uploads.drop(upload)
-
-    async def _whole(self, upload: Upload) -> Buffer:
-        base = await self.serving.base()
-        if base is None:
-            return upload.place.buffer
-        return await self.engine.run(lambda: _added(upload.encoding, upload.place.buffer, base))
+        folded = self.engine.fold(upload.place.buffer, weight)
+        folded.add_done_callback(lambda _: self.uploads.drop(upload))
+        return folded
 
     def abandon(self) -> None:
         """The round under way will not be committed: free what was held back for it."""
@@ -122,10 +125,11 @@ class Versions:
         """Finish the mean and make it the newest version."""
         assert self.progress.layout is not None
         layout, closed_at = self.progress.layout, self.clock()
-        if self.order is not None:
-            await self._fold_in_order(self.order, closing=True)
+        base = await self.serving.base()
+        folds = await self._queue_in_order(self.order, closing=True) if self.order is not None else []
         try:
-            model = await self.engine.finish()
+            model = await self.engine.finish(base)
+            await asyncio.gather(*folds)
         except ValueError as error:
             return m.AggregationFailed(f"round {command.number}: {error}")
         aggregated_at = self.clock()
@@ -175,12 +179,3 @@ class Versions:
                 "lost": len(record.lost),
             },
         )
-
-
-def _added(encoding: Encoding, update: Buffer, base: Buffer) -> Buffer:
-    whole = encoding.decode(update, encoding.layout.allocate())
-    for encoded in encoding.segments:
-        if encoded.narrowed:
-            segment: Any = encoded.segment.of(whole)
-            segment += encoded.segment.of(base)
-    return whole

@@ -24,12 +24,11 @@ os.environ.setdefault("NUMBA_CACHE_DIR", str(Path(tempfile.gettempdir()) / f"met
 
 
 @pytest.fixture(scope="session")
-def kernels() -> object:
-    """The kernels module, configured for two threads."""
-    from metisfl_controller.aggregation import kernels as module
+def kernels() -> None:
+    """Kernels that are compiled, for two threads."""
+    from metisfl_controller.aggregation.kernels import runtime
 
-    module.configure(2)
-    return module
+    runtime.configure(2)
 
 
 class Script:

@@ -9,11 +9,15 @@ from collections.abc import AsyncIterator, Sequence
 import numpy as np
 import pytest
 
+from metisfl.wire.codecs import Codec, Encoding
 from metisfl.wire.layout import Buffer, Layout
+from metisfl_controller.aggregation import engine as engine_module
 from metisfl_controller.aggregation.engine import Engine
 from metisfl_controller.aggregation.fedavg import FedAvg
+from metisfl_controller.aggregation.rule import Staged
 
 LAYOUT = Layout.of({"a": np.zeros(4, np.float32), "empty": np.zeros(0), "n": np.zeros((), np.int64), "b": np.zeros(3)})
+ENCODING = Encoding(LAYOUT, Codec.FLOAT32)
 WAIT_SECONDS = 30
 
 
@@ -30,16 +34,18 @@ class Recorder:
     def reset(self) -> None:
         self.calls.append("reset")
 
-    def fold(self, models: Sequence[Buffer], weights: Sequence[float]) -> None:
+    def fold(self, uploads: Sequence[Staged]) -> None:
         self.entered.set()
         assert self.gate.wait(WAIT_SECONDS)
-        self.calls.append(list(weights))
+        self.calls.append([upload.weight for upload in uploads])
         if self.error:
             raise self.error
 
-    def finish(self) -> Buffer:
-        self.calls.append("finish")
-        return LAYOUT.allocate()
+    def finish(self, base: Buffer | None, last: Sequence[Staged]) -> Buffer:
+        self.calls.append(("finish", [upload.weight for upload in last]))
+        if self.error:
+            raise self.error
+        return LAYOUT.allocate() if base is None else base
 
 
 @pytest.fixture
@@ -62,7 +68,7 @@ def model(value: float) -> Buffer:
 
 
 async def test_a_round_is_the_weighted_mean(engine: Engine) -> None:
-    await engine.begin(FedAvg(LAYOUT))
+    await engine.begin(FedAvg(ENCODING))
     folds = [engine.fold(model(k), weight=k) for k in range(1, 21)]
     result = LAYOUT.views(await engine.finish())
     await asyncio.gather(*folds)
@@ -73,7 +79,7 @@ async def test_a_round_is_the_weighted_mean(engine: Engine) -> None:
 
 
 async def test_rounds_do_not_mix(engine: Engine) -> None:
-    rule = FedAvg(LAYOUT)
+    rule = FedAvg(ENCODING)
     means = []
     for value in (1.0, 5.0):
         begun = engine.begin(rule)
@@ -83,17 +89,43 @@ async def test_rounds_do_not_mix(engine: Engine) -> None:
     assert means == [[1.0] * 3, [5.0] * 3]
 
 
-async def test_calls_run_in_order_and_waiting_folds_share_a_pass(engine: Engine) -> None:
+async def test_waiting_folds_share_a_pass_and_the_last_ones_that_of_the_end(engine: Engine) -> None:
     rule = Recorder()
     rule.gate.clear()
     futures = [engine.begin(rule), engine.fold(model(1), 0)]
     # The rest queues up behind the first fold.
     assert await asyncio.to_thread(rule.entered.wait, WAIT_SECONDS)
     futures += [engine.fold(model(1), weight) for weight in range(1, 12)]
-    futures += [engine.finish(), engine.begin(rule), engine.fold(model(1), 99)]
+    futures += [engine.finish(), engine.begin(rule), engine.fold(model(1), 99), engine.begin(rule), engine.finish()]
     rule.gate.set()
     await asyncio.wait_for(asyncio.gather(*futures), WAIT_SECONDS)
-    assert rule.calls == ["reset", [0], [1, 2, 3, 4, 5, 6, 7, 8], [9, 10, 11], "finish", "reset", [99]]
+    folds = [[0], [1, 2, 3, 4, 5, 6, 7, 8], ("finish", [9, 10, 11]), "reset", [99]]
+    assert rule.calls == ["reset", *folds, "reset", ("finish", [])]
+
+
+async def test_a_fold_waits_for_company_while_checks_do_not_wait(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_module, "MAX_PATIENCE_SECONDS", WAIT_SECONDS)
+    rule = Recorder()
+    rule.gate.clear()
+    first = [engine.begin(rule), engine.fold(model(1), 1)]
+    assert await asyncio.to_thread(rule.entered.wait, WAIT_SECONDS)
+    # A fold that takes this long makes the next one wait as long.
+    await asyncio.sleep(0.5)
+    rule.gate.set()
+    await asyncio.gather(*first)
+    second = engine.fold(model(1), 2)
+    assert await engine.flaw(ENCODING, model(1)) is None
+    third = engine.fold(model(1), 3)
+    await asyncio.wait_for(asyncio.gather(second, third), WAIT_SECONDS)
+    assert rule.calls == ["reset", [1], [2, 3]]
+
+
+async def test_a_base_reaches_the_rule(engine: Engine) -> None:
+    base = model(7)
+    await engine.begin(Recorder())
+    assert await engine.finish(base) is base
 
 
 async def test_errors_reach_who_waits_and_the_thread_goes_on(engine: Engine) -> None:
@@ -102,9 +134,14 @@ async def test_errors_reach_who_waits_and_the_thread_goes_on(engine: Engine) -> 
     await engine.begin(rule)
     with pytest.raises(MemoryError, match="no room"):
         await engine.fold(model(1), 1)
+    last, finish = engine.fold(model(1), 2), engine.finish()
+    with pytest.raises(MemoryError, match="no room"):
+        await finish
+    # Its memory is free all the same.
+    await last
     rule.error = None
     await engine.fold(model(1), 2)
-    await engine.begin(FedAvg(LAYOUT))
+    await engine.begin(FedAvg(ENCODING))
     with pytest.raises(ValueError, match="nothing to average"):
         await engine.finish()
 
@@ -115,13 +152,13 @@ async def test_who_stops_waiting_does_not_stop_the_engine(engine: Engine) -> Non
     rule.gate.clear()
     begun, held_up = engine.begin(rule), engine.fold(model(1), 1)
     assert await asyncio.to_thread(rule.entered.wait, WAIT_SECONDS)
-    abandoned = [engine.not_finite(LAYOUT, model(1)), engine.fold(model(1), 2), engine.finish()]
+    abandoned = [engine.flaw(ENCODING, model(1)), engine.fold(model(1), 2), engine.finish()]
     for future in (*abandoned, held_up):
         future.cancel()
     await asyncio.sleep(0)  # Cancelling travels to the queued work by a callback.
     rule.gate.set()
     await begun
-    assert await asyncio.wait_for(engine.not_finite(LAYOUT, model(1)), WAIT_SECONDS) is None
+    assert await asyncio.wait_for(engine.flaw(ENCODING, model(1)), WAIT_SECONDS) is None
     # What nobody waits for is not done; what had begun is.
     assert rule.calls == ["reset", [1]]
 
@@ -131,8 +168,8 @@ async def test_who_stops_waiting_does_not_stop_the_engine(engine: Engine) -> Non
 async def test_the_tensor_with_the_bad_value_is_named(engine: Engine, name: str, bad: float) -> None:
     spoiled = model(1)
     LAYOUT.views(spoiled)[name][-1] = bad
-    assert await engine.not_finite(LAYOUT, spoiled) == name
-    assert await engine.not_finite(LAYOUT, model(3)) is None
+    assert await engine.flaw(ENCODING, spoiled) == f"tensor '{name}' holds NaN or infinity"
+    assert await engine.flaw(ENCODING, model(3)) is None
 
 
 async def test_closing_finishes_what_is_queued(kernels: object) -> None:
@@ -141,5 +178,5 @@ async def test_closing_finishes_what_is_queued(kernels: object) -> None:
     futures = [engine.begin(rule), *(engine.fold(model(1), weight) for weight in range(20)), engine.finish()]
     await asyncio.to_thread(engine.close)
     await asyncio.wait_for(asyncio.gather(*futures), WAIT_SECONDS)
-    assert rule.calls[-1] == "finish"
-    assert sum(len(call) for call in rule.calls if isinstance(call, list)) == 20
+    *folds, (_, last) = rule.calls[1:]
+    assert [weight for weights in (*folds, last) for weight in weights] == list(range(20))

@@ -1,0 +1,208 @@
+"""Inner loops that add models to float64 sums, for one block of elements at a time.
+
+All take `sums` (n,), the addresses of each model's planes, `weights`, the block's first element `at`, and add the
+models one after the other: s = s + w·x for each element, whatever the grouping. The multiplication and the addition may
+be fused into one rounding ("contract"), alike in every group size, so results never depend on how many models came
+together. Values are finite.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numba import carray, njit
+from numpy.typing import NDArray
+
+from metisfl_controller.aggregation.kernels import kinds
+from metisfl_controller.aggregation.kernels.access import pointer
+from metisfl_controller.aggregation.kernels.bits import brain_to_single, half_to_single
+
+Sums = NDArray[np.float64]
+Addresses = NDArray[np.int64]
+Weights = NDArray[np.float64]
+
+_FAST = {"contract"}
+
+
+def _grouped(dtype: type[Any]) -> Callable[..., None]:
+    """Adds models in groups of eight, four, two and one: sums are loaded and stored once a group, and several streams
+    keep the memory busy."""
+    size = np.dtype(dtype).itemsize
+
+    @njit(nogil=True, fastmath=_FAST)
+    def one(sums: Sums, a: Any, v: Any) -> None:
+        for i in range(sums.size):
+            sums[i] += v * np.float64(a[i])
+
+    @njit(nogil=True, fastmath=_FAST)
+    def two(sums: Sums, a: Any, b: Any, v: Any, w: Any) -> None:
+        for i in range(sums.size):
+            sums[i] = sums[i] + v * np.float64(a[i]) + w * np.float64(b[i])
+
+    @njit(nogil=True, fastmath=_FAST)
+    def four(sums: Sums, a: Any, b: Any, c: Any, d: Any, w: Any) -> None:
+        w0, w1, w2, w3 = w[0], w[1], w[2], w[3]
+        for i in range(sums.size):
+            s = sums[i] + w0 * np.float64(a[i]) + w1 * np.float64(b[i])
+            sums[i] = s + w2 * np.float64(c[i]) + w3 * np.float64(d[i])
+
+    @njit(nogil=True, fastmath=_FAST)
+    def eight(sums: Sums, a: Any, b: Any, c: Any, d: Any, e: Any, f: Any, g: Any, h: Any, w: Any) -> None:
+        w0, w1, w2, w3, w4, w5, w6, w7 = w[0], w[1], w[2], w[3], w[4], w[5], w[6], w[7]
+        for i in range(sums.size):
+            s = sums[i] + w0 * np.float64(a[i]) + w1 * np.float64(b[i])
+            s = s + w2 * np.float64(c[i]) + w3 * np.float64(d[i])
+            s = s + w4 * np.float64(e[i]) + w5 * np.float64(f[i])
+            sums[i] = s + w6 * np.float64(g[i]) + w7 * np.float64(h[i])
+
+    @njit(nogil=True)
+    def block(address: Any, at: Any, n: Any) -> Any:
+        return carray(pointer(address + at * size), n, dtype)
+
+    @njit(nogil=True)
+    def add(sums: Sums, first: Addresses, weights: Weights, at: int) -> None:
+        n = sums.size
+        k = 0
+        while first.size - k >= 8:
+            eight(
+                sums,
+                block(first[k], at, n),
+                block(first[k + 1], at, n),
+                block(first[k + 2], at, n),
+                block(first[k + 3], at, n),
+                block(first[k + 4], at, n),
+                block(first[k + 5], at, n),
+                block(first[k + 6], at, n),
+                block(first[k + 7], at, n),
+                weights[k:],
+            )
+            k += 8
+        if first.size - k >= 4:
+            four(
+                sums,
+                block(first[k], at, n),
+                block(first[k + 1], at, n),
+                block(first[k + 2], at, n),
+                block(first[k + 3], at, n),
+                weights[k:],
+            )
+            k += 4
+        if first.size - k >= 2:
+            two(sums, block(first[k], at, n), block(first[k + 1], at, n), weights[k], weights[k + 1])
+            k += 2
+        if first.size > k:
+            one(sums, block(first[k], at, n), weights[k])
+
+    return add
+
+
+def _single(dtype: type[Any], wide: Callable[[Any], Any]) -> Callable[..., None]:
+    """Adds models one by one: a third slower when many come together, as fast for one, and quicker to compile."""
+    size = np.dtype(dtype).itemsize
+
+    @njit(nogil=True, fastmath=_FAST)
+    def add(sums: Sums, first: Addresses, weights: Weights, at: int) -> None:
+        for k in range(first.size):
+            model = carray(pointer(first[k] + at * size), sums.size, dtype)
+            weight = weights[k]
+            for i in range(sums.size):
+                sums[i] += weight * np.float64(wide(model[i]))
+
+    return add
+
+
+@njit(nogil=True)
+def _same(x: Any) -> Any:
+    return x
+
+
+_add_float32 = _grouped(np.float32)
+_add_float64 = _single(np.float64, _same)
+_add_float16 = _single(np.uint16, half_to_single)
+_add_bfloat16 = _single(np.uint16, brain_to_single)
+_add_int8 = _single(np.int8, _same)
+_add_int16 = _single(np.int16, _same)
+_add_int32 = _single(np.int32, _same)
+_add_int64 = _single(np.int64, _same)
+_add_uint8 = _single(np.uint8, _same)
+
+
+@njit(nogil=True, fastmath=_FAST)
+def _add_bool(sums: Sums, first: Addresses, weights: Weights, at: int) -> None:
+    for k in range(first.size):
+        votes = carray(pointer(first[k] + at), sums.size, np.uint8)
+        weight = weights[k]
+        for i in range(sums.size):
+            # Any byte may have come from the wire; whatever is not 0 is one vote.
+            sums[i] += weight if votes[i] != 0 else 0.0
+
+
+@njit(nogil=True, fastmath=_FAST)
+def _add_scaled(sums: Sums, first: Addresses, second: Addresses, weights: Weights, at: int) -> None:
+    n = sums.size
+    for k in range(first.size):
+        codes = carray(pointer(first[k] + at), n, np.int8)
+        scales = carray(
+            pointer(second[k] + at // kinds.SCALE_BLOCK * 4),
+            (n + kinds.SCALE_BLOCK - 1) // kinds.SCALE_BLOCK,
+            np.float32,
+        )
+        weight = weights[k]
+        for block in range(scales.size):
+            scale = scales[block]
+            for i in range(block * kinds.SCALE_BLOCK, min(n, (block + 1) * kinds.SCALE_BLOCK)):
+                # Rounded to float32 between the two products, as the decoded value is.
+                sums[i] += weight * np.float64(np.float32(codes[i]) * scale)
+
+
+@njit(nogil=True)
+def _position(indices: Any, wanted: int) -> int:
+    """The first of rising indices that is not below `wanted`."""
+    low, high = 0, indices.size
+    while low < high:
+        middle = (low + high) // 2
+        if np.int64(indices[middle]) < wanted:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+@njit(nogil=True, fastmath=_FAST)
+def _add_sparse(sums: Sums, first: Addresses, second: Addresses, kept: int, weights: Weights, at: int) -> None:
+    for k in range(first.size):
+        indices = carray(pointer(first[k]), kept, np.uint32)
+        values = carray(pointer(second[k]), kept, np.float32)
+        for j in range(_position(indices, at), _position(indices, at + sums.size)):
+            sums[np.int64(indices[j]) - at] += weights[k] * np.float64(values[j])
+
+
+@njit(nogil=True)
+def add_block(kind: int, sums: Sums, first: Addresses, second: Addresses, kept: int, weights: Weights, at: int) -> None:
+    """Add elements `at` … `at + sums.size` of models that are of one kind, a multiple of SCALE_BLOCK from the start."""
+    if kind == kinds.FLOAT32:
+        _add_float32(sums, first, weights, at)
+    elif kind == kinds.FLOAT64:
+        _add_float64(sums, first, weights, at)
+    elif kind == kinds.FLOAT16:
+        _add_float16(sums, first, weights, at)
+    elif kind == kinds.BFLOAT16:
+        _add_bfloat16(sums, first, weights, at)
+    elif kind == kinds.INT8:
+        _add_int8(sums, first, weights, at)
+    elif kind == kinds.INT16:
+        _add_int16(sums, first, weights, at)
+    elif kind == kinds.INT32:
+        _add_int32(sums, first, weights, at)
+    elif kind == kinds.INT64:
+        _add_int64(sums, first, weights, at)
+    elif kind == kinds.UINT8:
+        _add_uint8(sums, first, weights, at)
+    elif kind == kinds.BOOL:
+        _add_bool(sums, first, weights, at)
+    elif kind == kinds.SCALED:
+        _add_scaled(sums, first, second, weights, at)
+    elif kind == kinds.SPARSE:
+        _add_sparse(sums, first, second, kept, weights, at)
