@@ -5,7 +5,7 @@ Beside its upload slots, a controller holds at most, all at once, while it finis
     the sums                8 bytes an element
     the next model          1 model
     the served model        1 model, which is also the base of the learners' updates
-    its encoded chunks      1 encoded model
+    as it travels           1 model: its chunk messages in Float32; in a narrower codec, its encoded form and those
 
 When that and one slot fit the budget, all of it lies in memory, with as many slots as fit; uploads beyond them wait, or
 go to files. When not, everything of model size is a file in the state directory and is passed over tile by tile.
@@ -49,9 +49,9 @@ class MemoryPlan:
     on_disk: bool
 
     @classmethod
-    def of(cls, budget: int, layout: Layout, *, upload_bytes: int, download_bytes: int) -> MemoryPlan:
-        """The plan for a layout under `budget` bytes; encoded models have `upload_bytes` and `download_bytes`."""
-        rest = budget - (_SUM_BYTES * layout.parameters + 2 * layout.nbytes + download_bytes)
+    def of(cls, budget: int, layout: Layout, upload_bytes: int) -> MemoryPlan:
+        """The plan for a layout under `budget` bytes, when encoded uploads have `upload_bytes`."""
+        rest = budget - (_SUM_BYTES * layout.parameters + 3 * layout.nbytes)
         wanted = min(MAX_SLOTS, max(SLOTS, SMALL_BYTES // max(1, upload_bytes)))
         if rest < upload_bytes:
             return cls(upload_bytes, min(SLOTS, wanted), True)
@@ -65,14 +65,9 @@ class ModelMemory:
     budget: int
     directory: Path
 
-    def plan(self, layout: Layout, upload_bytes: int | None = None, download_bytes: int | None = None) -> MemoryPlan:
-        """Encoded sizes are the model's own by default."""
-        return MemoryPlan.of(
-            self.budget,
-            layout,
-            upload_bytes=layout.nbytes if upload_bytes is None else upload_bytes,
-            download_bytes=layout.nbytes if download_bytes is None else download_bytes,
-        )
+    def plan(self, layout: Layout, upload_bytes: int | None = None) -> MemoryPlan:
+        """Encoded uploads have the model's own size by default."""
+        return MemoryPlan.of(self.budget, layout, layout.nbytes if upload_bytes is None else upload_bytes)
 
     def allocator(self, layout: Layout) -> Callable[[int], Buffer]:
         """Makes zeroed, aligned buffers for models of this layout and their sums. It raises OSError when the disk has

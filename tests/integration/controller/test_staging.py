@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -161,6 +162,39 @@ async def test_a_model_larger_than_the_budget_survives_a_restart(controller: Cal
         await table.until_status(lambda status, version=version: status["globalModel"]["version"] == version + 1)
         await process.kill()
         table = await process.start()
+
+
+async def test_a_model_larger_than_the_budget_is_never_in_memory(controller: Callable[..., Any]) -> None:
+    """Sums would be 200 MB, and each model is 100 MB: what the process has beside files grows by less than one."""
+    huge = {"w": np.zeros(25_000_000, np.float32)}
+    huge["w"][::1000] = 1
+    process = controller(learnerGroups=[{"name": "a", "replicas": 3}], controller=memory(ON_DISK))
+    table = await process.start()
+    players = [table.player(name, huge, ()) for name in learners(3)]
+    for player in players:
+        await player.enter()
+    before, peak = anonymous_bytes(process), 0
+
+    async def watch() -> None:
+        nonlocal peak
+        while True:
+            peak = max(peak, anonymous_bytes(process))
+            await asyncio.sleep(0.01)
+
+    watching = asyncio.create_task(watch())
+    await players[0].delivers(await players[0].task("INITIALISE"))
+    tasks = [await player.task("TRAIN") for player in players]
+    await asyncio.gather(*(player.delivers(task) for player, task in zip(players, tasks, strict=True)))
+    await players[0].task("TRAIN")
+    found = (await players[0].model(1))["w"]
+    watching.cancel()
+    np.testing.assert_array_equal(found, huge["w"])
+    assert peak - before < huge["w"].nbytes
+
+
+def anonymous_bytes(process: Any) -> int:
+    lines = Path(f"/proc/{process.process.pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon:"))
 
 
 # ---- streams that break the rules free their place

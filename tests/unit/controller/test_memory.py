@@ -26,7 +26,7 @@ def floats(parameters: int) -> Layout:
 
 
 def plan(budget: int, layout: Layout, upload: int | None = None) -> MemoryPlan:
-    return MemoryPlan.of(budget, layout, upload_bytes=upload or layout.nbytes, download_bytes=layout.nbytes)
+    return MemoryPlan.of(budget, layout, upload or layout.nbytes)
 
 
 # ---- the plan
