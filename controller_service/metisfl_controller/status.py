@@ -66,6 +66,7 @@ def federation_document(conductor: Conductor, versions: list[StoredVersion]) -> 
         )
         if latest
         else None,
+        codec=spec.transport.codec,
         bytes_sent=conductor.metrics.bytes_sent,
         bytes_received=conductor.metrics.bytes_received,
         start_time=_time(machine.started_at),

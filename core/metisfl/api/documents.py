@@ -99,8 +99,9 @@ class FederationDocument(_Document):
         description="Of the newest evaluated version, or of the published one when complete",
     )
     global_model: GlobalModel | None = Field(default=None, description="Newest version, or the published one")
-    bytes_sent: int = 0
-    bytes_received: int = 0
+    codec: str = Field(default="Float32", description="How models travel: spec.transport.codec")
+    bytes_sent: int = Field(default=0, description="Model payload to learners, as it travelled: encoded and packed")
+    bytes_received: int = Field(default=0, description="Model payload from learners, likewise")
     start_time: datetime | None = None
     completion_time: datetime | None = None
 

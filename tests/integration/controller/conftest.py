@@ -24,7 +24,10 @@ import pytest
 from metisfl.proto.v1 import controller_pb2 as pb
 from metisfl.proto.v1 import model_pb2
 from metisfl.wire import frames, rpc
-from metisfl.wire.layout import Buffer, Layout
+from metisfl.wire.codecs import Codec, Encoding
+from metisfl.wire.compression import Zstd
+from metisfl.wire.layout import Buffer, Layout, aligned_zeros
+from metisfl.wire.transport import Transport, supported_codecs, supported_compressions
 
 # Where the controller keeps its kernels, too; numba reads this once.
 os.environ.setdefault("NUMBA_CACHE_DIR", str(Path(tempfile.gettempdir()) / f"metisfl-kernels-{os.getuid()}"))
@@ -78,8 +81,10 @@ class Uploading:
         assert reply is not grpc.aio.EOF, "the call ended without a reply"
         return reply
 
-    async def content(self, buffer: Buffer, start: int = 0, stop: int | None = None) -> None:
-        for message in frames.encode_section(0, buffer.data[:stop], start):
+    async def content(
+        self, buffer: Buffer, start: int = 0, stop: int | None = None, packer: Zstd | None = None
+    ) -> None:
+        for message in frames.encode_section(0, buffer.data[:stop], start, packer):
             await self.send(message)
 
     async def finish(self, checksum: int) -> None:
@@ -103,6 +108,9 @@ class Player:
     frozen: Sequence[str] = ()
     lease: str = ""
     tasks: Any = None
+    transport: Transport = field(default_factory=Transport)
+    received: Buffer | None = None
+    """The last model that was downloaded, which updates are relative to."""
 
     @property
     def id(self) -> str:
@@ -118,11 +126,12 @@ class Player:
             "group": self.group,
             "ordinal": self.ordinal,
             "framework": "numpy",
-            "codecs": [model_pb2.CODEC_FLOAT32],
+            "codecs": supported_codecs(),
+            "compressions": supported_compressions(),
             **changes,
         }
         response = await rpc.JOIN.stub(self.channel)(pb.JoinRequest(**values), timeout=WAIT_SECONDS)
-        self.lease = response.lease.id
+        self.lease, self.transport = response.lease.id, Transport.of(response)
         return response
 
     async def open(self, held: Sequence[str] = (), running: str = "", **changes: Any) -> None:
@@ -172,17 +181,20 @@ class Player:
             )
         )
 
+    def encoding(self, task: pb.Task) -> Encoding:
+        """Of the task's result."""
+        if task.kind == pb.TASK_KIND_INITIALISE:
+            return Encoding(self.layout, Codec.FLOAT32)
+        return self.transport.upload(self.layout)
+
     def header(self, task: pb.Task, examples: int = 10, **changes: Any) -> pb.UploadRequest:
-        layout = self.layout
-        section = model_pb2.Section(
-            name="model", layout=layout.to_proto(), codec=model_pb2.CODEC_FLOAT32, encoded_bytes=layout.nbytes
-        )
+        encoding = self.encoding(task)
         values = {
             "lease_id": self.lease,
             "task_id": task.task_id,
-            "kind": pb.UPLOAD_KIND_MODEL,
+            "kind": pb.UPLOAD_KIND_MODEL if encoding.codec.lossless else pb.UPLOAD_KIND_UPDATE,
             "base_version": task.model_version,
-            "sections": [section],
+            "sections": [encoding.section("model")],
             "report": pb.TrainingReport(examples=examples, metrics=[model_pb2.Metric(name="loss", value=0.5)]),
             **changes,
         }
@@ -191,15 +203,24 @@ class Player:
     def upload_call(self) -> Uploading:
         return Uploading(rpc.UPLOAD.stub(self.channel)())
 
-    async def upload(self, task: pb.Task, arrays: Arrays | None = None, **header: Any) -> pb.Receipt:
+    def content(self, task: pb.Task, arrays: Arrays) -> Buffer:
+        """These weights as the task's result, encoded, and relative to the model as received if the codec wants it."""
+        encoding = self.encoding(task)
+        base = None if encoding.codec.lossless else self.received
+        return encoding.encode(self.layout.pack(arrays), base=base)
+
+    async def upload(
+        self, task: pb.Task, arrays: Arrays | None = None, content: Buffer | None = None, **header: Any
+    ) -> pb.Receipt:
         """A whole upload, from where the controller wants it."""
-        buffer = self.layout.pack(self.arrays if arrays is None else arrays)
+        if content is None:
+            content = self.content(task, self.arrays if arrays is None else arrays)
         call = self.upload_call()
         await call.send(self.header(task, **header))
         reply = await call.reply()
         if reply.HasField("grant"):
-            await call.content(buffer, reply.grant.offsets[0])
-            await call.finish(frames.section_checksum(buffer.data))
+            await call.content(content, reply.grant.offsets[0], packer=self.transport.packer)
+            await call.finish(frames.section_checksum(content.data))
             reply = await call.reply()
         return reply.receipt
 
@@ -208,29 +229,34 @@ class Player:
         assert receipt.outcome == pb.OUTCOME_ACCEPTED, receipt
 
     async def download(self, version: int, offset: int = 0, **changes: Any) -> Buffer:
-        """The bytes from `offset` on, checked against the header and the chunks' positions."""
+        """The encoded bytes from `offset` on, checked against the header and the chunks' positions."""
+        encoding = self.transport.download(self.layout)
         request = pb.DownloadRequest(
             **{
                 "lease_id": self.lease,
                 "model_version": version,
-                "codec": model_pb2.CODEC_FLOAT32,
+                "codec": encoding.codec.number,
                 "offsets": [offset],
                 **changes,
             }
         )
-        buffer, position = self.layout.allocate(), offset
+        buffer, position = aligned_zeros(encoding.nbytes), offset
         async for part in rpc.DOWNLOAD.stub(self.channel)(request, timeout=WAIT_SECONDS):
             if isinstance(part, frames.ChunkFrame):
                 assert part.offset == position
                 buffer[position : position + len(part.data)] = np.frombuffer(part.data, np.uint8)
                 position += len(part.data)
+            elif part.HasField("header"):
+                assert list(part.header.sections) == [encoding.section("model")]
             elif part.HasField("finish") and offset == 0:
                 assert list(part.finish.section_checksums) == [frames.section_checksum(buffer.data)]
-        assert position == self.layout.nbytes
+        assert position == encoding.nbytes
         return buffer
 
     async def model(self, version: int) -> dict[str, np.ndarray]:
-        return self.layout.views(await self.download(version))
+        """The version as this learner receives it, which updates are relative to from now on."""
+        self.received = self.transport.download(self.layout).decode(await self.download(version))
+        return self.layout.views(self.received)
 
     async def leave(self, error: str = "") -> None:
         await rpc.LEAVE.stub(self.channel)(pb.LeaveRequest(lease_id=self.lease, error=error), timeout=WAIT_SECONDS)

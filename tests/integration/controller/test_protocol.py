@@ -53,7 +53,7 @@ async def test_joins_that_are_refused(served: Served) -> None:
     [
         ({}, {"codecs": []}, "codec Float32"),
         ({"codec": "Int8"}, {"codecs": [model_pb2.CODEC_FLOAT32]}, "codec Int8"),
-        ({"compression": {"type": "Zstd"}}, {}, "compression Zstd"),
+        ({"compression": {"type": "Zstd"}}, {"compressions": []}, "compression Zstd"),
     ],
 )
 async def test_a_learner_that_lacks_what_models_travel_with_is_told_what_to_do(
