@@ -19,7 +19,7 @@ from metisfl.local.progress.estimate import time_left
 from metisfl.local.progress.live import LiveDisplay, frame
 from metisfl.local.progress.plain import PlainDisplay, QuietDisplay
 from metisfl.local.progress.trends import sparkline, trends
-from metisfl.local.progress.words import duration, goal, number, size
+from metisfl.local.progress.words import duration, goal, number, shape, size
 from metisfl.spec import Federation, parse_federation
 from tests.unit.local.samples import START, YAML, federation_document, learner, round_document, rounds
 
@@ -55,6 +55,22 @@ def test_durations_as_people_say_them(seconds: float, expected: str) -> None:
 )
 def test_sizes_as_people_say_them(count: int, expected: str) -> None:
     assert size(count) == expected
+
+
+@pytest.mark.parametrize(
+    ("transport", "said"),
+    [
+        ({}, ""),
+        ({"codec": "Int8", "compression": {"type": "Zstd"}}, ", Int8 with Zstd"),
+        ({"codec": "TopK", "topK": {"fraction": "0.05"}}, ", TopK of 0.05"),
+        ({"compression": {"type": "Zstd"}}, ", Float32 with Zstd"),
+    ],
+)
+def test_the_shape_names_how_models_travel(transport: dict[str, object], said: str) -> None:
+    document = yaml.safe_load(YAML)
+    document["spec"]["transport"] = transport
+    expected = f"4 learners in 2 groups, Synchronous, FedAvg{said}"
+    assert shape(parse_federation(document)) == expected
 
 
 def test_the_goal_names_every_limit() -> None:

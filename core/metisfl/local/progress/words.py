@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 from metisfl.spec import Federation
+from metisfl.spec.federation import CodecName, CompressionType, TransportSpec
 
 
 def duration(span: timedelta) -> str:
@@ -55,11 +56,23 @@ def goal(federation: Federation) -> str:
 
 
 def shape(federation: Federation) -> str:
-    """`4 learners in 2 groups, Synchronous, FedAvg`."""
+    """`4 learners in 2 groups, Synchronous, FedAvg`, and how models travel if not as they are: `Int8 with Zstd`."""
     spec = federation.spec
     learners = plural(spec.total_replicas, "learner")
     groups = plural(len(spec.learner_groups), "group")
-    return f"{learners} in {groups}, {spec.protocol.type.value}, {spec.aggregation.rule.value}"
+    parts = [f"{learners} in {groups}", spec.protocol.type.value, spec.aggregation.rule.value]
+    if spec.transport != TransportSpec():
+        parts.append(_transport(spec.transport))
+    return ", ".join(parts)
+
+
+def _transport(transport: TransportSpec) -> str:
+    name = transport.codec.value
+    if transport.codec is CodecName.TOPK:
+        name += f" of {transport.top_k_or_default.fraction}"
+    if transport.compression.type is not CompressionType.NONE:
+        name += f" with {transport.compression.type.value}"
+    return name
 
 
 def plural(count: int, noun: str) -> str:
