@@ -37,7 +37,7 @@ class Settings:
     """Together the learner's identity: the learner group and the place in it, from 0."""
 
     state_dir: Path | None = None
-    """Folder for what the learner's class wants to keep between runs."""
+    """Folder for what the learner's class wants to keep between runs, and for what codec TopK has left out."""
 
     park_after_stop: bool = False
     """Stay alive and idle after STOP, until SIGTERM: a pod that exits would be started again."""
