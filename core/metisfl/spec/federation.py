@@ -178,8 +178,8 @@ class AggregationSpec(SpecModel):
 class TopKSpec(SpecModel):
     """What codec TopK keeps of an update."""
 
-    fraction: PositiveFraction = "0.01"
-    """Share of the values that is sent, above 0 and at most 1, as a decimal string."""
+    fraction: PositiveFraction = "0.1"
+    """Share of the values that is sent, above 0 and at most 1, as a decimal string; 0.01 suits large models."""
 
 
 class CompressionSpec(SpecModel):

@@ -156,7 +156,7 @@ class Encoding:
 
     layout: Layout
     codec: Codec
-    fraction: float = 0.01
+    fraction: float = 0.1
 
     def __post_init__(self) -> None:
         if self.codec is not Codec.TOPK:

@@ -19,7 +19,7 @@ class Transport:
     """`fraction` is TopK's, `level` Zstandard's; both are of no account otherwise."""
 
     codec: Codec = Codec.FLOAT32
-    fraction: float = 0.01
+    fraction: float = 0.1
     compression: Compression = Compression.NONE
     level: int = 3
 

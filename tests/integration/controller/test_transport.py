@@ -37,8 +37,10 @@ def updates(player: Player, task: pb.Task, result: dict[str, Any]) -> dict[str, 
 
 
 @pytest.mark.parametrize("codec", LOSSY)
-async def test_updates_are_added_to_what_the_learners_received(training: Any, codec: Codec) -> None:
-    spec = {"transport": {"codec": codec}, "termination": {"maxRounds": 2}}
+@pytest.mark.parametrize("budget", ["1G", "1M"])
+async def test_updates_are_added_to_what_the_learners_received(training: Any, codec: Codec, budget: str) -> None:
+    """In memory, and in files where the budget has no room for a single model."""
+    spec = {"transport": {"codec": codec}, "termination": {"maxRounds": 2}, "controller": {"memoryBudget": budget}}
     async with training("a-0", "a-1", arrays=MODEL, **spec) as (table, players, tasks):
         for version in range(2):
             models = [await player.model(version) for player in players]

@@ -61,9 +61,7 @@ def bytes_moved(record: RunRecord) -> tuple[int, int]:
         pytest.param(["transport.codec=Int8"], 0.30, 0.30, id="Int8"),
         pytest.param(["transport.codec=BFloat16"], 0.55, 0.55, id="BFloat16", marks=pytest.mark.slow),
         pytest.param(["transport.codec=Float16"], 0.55, 0.55, id="Float16", marks=pytest.mark.slow),
-        pytest.param(
-            ["transport.codec=TopK", "transport.topK.fraction=0.1"], 1.0, 0.22, id="TopK", marks=pytest.mark.slow
-        ),
+        pytest.param(["transport.codec=TopK"], 1.0, 0.22, id="TopK", marks=pytest.mark.slow),
         pytest.param(["transport.compression.type=Zstd"], 0.97, 0.97, id="Zstd", marks=pytest.mark.slow),
     ],
 )
