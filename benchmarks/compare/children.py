@@ -1,0 +1,90 @@
+"""Processes that end with the benchmark that started them. Standard library only: it runs in every environment."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+STOP_SECONDS = 10.0
+POLL_SECONDS = 0.2
+
+
+class CompareError(RuntimeError):
+    """Something could not be measured; the message says why."""
+
+
+class Children:
+    """Child processes, each the leader of a group so that its own children end with it, and a log file for each."""
+
+    def __init__(self, logs: Path, environment: Mapping[str, str]) -> None:
+        self._logs = logs
+        self._environment = {**os.environ, **environment}
+        self._started: list[tuple[subprocess.Popen[bytes], Path]] = []
+
+    def start(self, *command: str) -> subprocess.Popen[bytes]:
+        log = self._logs / f"{len(self._started)}.log"
+        with log.open("wb") as output:
+            child = subprocess.Popen(
+                command, env=self._environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+            )
+        self._started.append((child, log))
+        return child
+
+    def check(self) -> None:
+        """Raises CompareError when one has failed."""
+        for child, log in self._started:
+            if child.poll():
+                raise CompareError(f"{_name(child)} ended with status {child.returncode}: {log.read_text()[-1500:]}")
+
+    def until(self, done: Callable[[], bool], deadline: float, what: str) -> None:
+        """Wait until `done`. Raises CompareError at the monotonic `deadline`, or when a child has failed."""
+        while not done():
+            self.check()
+            if time.monotonic() > deadline:
+                raise CompareError(f"gave up waiting for {what}")
+            time.sleep(POLL_SECONDS)
+
+    def stop(self) -> None:
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            for child, _ in self._started:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(child.pid, number)
+            deadline = time.monotonic() + STOP_SECONDS
+            for child, _ in self._started:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    child.wait(max(0.0, deadline - time.monotonic()))
+
+
+@contextlib.contextmanager
+def children(logs: Path, environment: Mapping[str, str] | None = None) -> Iterator[Children]:
+    started = Children(logs, environment or {})
+    try:
+        yield started
+    finally:
+        started.stop()
+
+
+def answers(port: int) -> bool:
+    """Whether something listens on this port of loopback."""
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports of loopback that nothing uses at this moment."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+
+
+def _name(child: subprocess.Popen[bytes]) -> str:
+    assert isinstance(child.args, Sequence)
+    return Path(str(child.args[0])).name
