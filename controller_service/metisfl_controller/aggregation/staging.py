@@ -43,26 +43,27 @@ class Place:
         return self.let_in.done() and self.file is None
 
     def write(self, offset: int, data: memoryview) -> Awaitable[None] | None:
-        """Put bytes in place: at once when that is in memory, otherwise once the result has been awaited, which raises
-        OSError when the disk fails."""
+        """Put bytes in place: at once when that is in memory. Otherwise the result is to be awaited before the next
+        write, and raises OSError when the disk fails; the bytes are written also if whoever awaits it is cancelled."""
         if self.file is None:
             self.buffer.data[offset : offset + len(data)] = data
             return None
-        return self._write_to(self.file, offset, data)
-
-    async def _write_to(self, file: MappedFile, offset: int, data: memoryview) -> None:
-        await self.settled()
+        file = self.file
         self.begin(lambda: file.write(offset, data))
-        await self.settled()
+        return self.settled()
 
     def begin(self, writing: Callable[[], None]) -> asyncio.Future[None]:
-        """Write in a thread; one such call at a time."""
-        loop = asyncio.get_running_loop()
-        self._pending = loop.run_in_executor(self._pool.executor, writing)
+        """Write in a thread, after what was begun before and only if that succeeded."""
+        self._pending = asyncio.ensure_future(self._write_after(self._pending, writing))
         return self._pending
 
+    async def _write_after(self, before: asyncio.Future[None] | None, writing: Callable[[], None]) -> None:
+        if before is not None:
+            await before
+        await asyncio.get_running_loop().run_in_executor(self._pool.executor, writing)
+
     async def settled(self) -> None:
-        """Everything written is in place, also when those who wrote it were cancelled. Raises OSError."""
+        """Everything written is in place. Raises OSError."""
         if self._pending is not None:
             pending = self._pending
             await asyncio.wait({pending})

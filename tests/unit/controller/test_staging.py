@@ -207,6 +207,32 @@ async def test_a_write_that_nobody_waits_for_is_in_place_once_settled(
     assert place.buffer.tobytes() == b"x" * NBYTES
 
 
+async def test_a_chunk_that_came_while_its_upload_was_copied_is_not_lost(
+    make_pool: MakePool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its stream breaks before the copy has ended; the chunk counts as received all the same."""
+    go_on, really_write = Event(), MappedFile.write
+
+    def slowly(file: MappedFile, offset: int, data: memoryview) -> None:
+        go_on.wait(WAIT_SECONDS)
+        really_write(file, offset, data)
+
+    monkeypatch.setattr(MappedFile, "write", slowly)
+    pool = make_pool()
+    place = request(pool, 600)
+    await write(place, 0, b"x" * 600)
+    place.turn(Use.BROKEN)
+    request(pool)
+    writing = asyncio.create_task(write(place, 600, b"y" * 400))
+    await asyncio.sleep(0.01)
+    writing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await writing
+    go_on.set()
+    await place.settled()
+    assert place.buffer.tobytes() == b"x" * 600 + b"y" * 400
+
+
 async def test_descriptors_of_files_are_given_back(make_pool: MakePool) -> None:
     pool = make_pool(on_disk=True)
     before = open_descriptors()
