@@ -33,6 +33,8 @@ from metisfl.wire.transport import Transport, supported_codecs, supported_compre
 os.environ.setdefault("NUMBA_CACHE_DIR", str(Path(tempfile.gettempdir()) / f"metisfl-kernels-{os.getuid()}"))
 
 WAIT_SECONDS = 30.0
+START_SECONDS = 100.0
+"""The first controller of a new machine compiles the kernels."""
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -52,9 +54,9 @@ def federation(**spec: Any) -> dict[str, Any]:
     }
 
 
-async def until(condition: Callable[[], Any]) -> Any:
+async def until(condition: Callable[[], Any], seconds: float = WAIT_SECONDS) -> Any:
     """The first true value of a condition."""
-    async with asyncio.timeout(WAIT_SECONDS):
+    async with asyncio.timeout(seconds):
         while not (value := condition()):  # noqa: ASYNC110 - files and processes tell nobody
             await asyncio.sleep(0.01)
         return value
@@ -331,7 +333,7 @@ def served(tmp_path: Path) -> Callable[..., Any]:
         stop, endpoints = asyncio.Event(), tmp_path / "endpoints.json"
         endpoints.unlink(missing_ok=True)
         service = asyncio.create_task(serve(settings, logger("metisfl.controller"), stop))
-        await until(lambda: endpoints.exists() or service.done())
+        await until(lambda: endpoints.exists() or service.done(), START_SECONDS)
         if service.done():
             service.result()
         table = Table(**json.loads(endpoints.read_text()))
@@ -383,7 +385,7 @@ class ControllerProcess:
                 stderr=log,
                 start_new_session=True,
             )
-        await until(lambda: endpoints.exists() or self.process.poll() is not None)
+        await until(lambda: endpoints.exists() or self.process.poll() is not None, START_SECONDS)
         assert self.process.poll() is None, self.log
         self.tables.append(table := Table(**json.loads(endpoints.read_text())))
         return table
