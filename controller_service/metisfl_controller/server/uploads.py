@@ -125,6 +125,8 @@ class Uploads:
         if self._pool is None or self._pool.plan != plan:
             # Places of an earlier pool are freed as their uploads end.
             self._pool = StagingPool(self._memory.directory, plan, self._executor, self._log)
+            where = "on disk" if plan.on_disk else "in memory"
+            self._log.info("uploads are staged %s", where, extra={"slots": plan.slots, "bytes": plan.slot_bytes})
         return self._pool
 
 
