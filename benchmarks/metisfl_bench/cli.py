@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from metisfl.wire.codecs import Codec
-from metisfl_bench import rounds
+from metisfl_bench import fanin, rounds
 from metisfl_bench.layouts import LAYOUTS
 from metisfl_bench.machine import machine
 from metisfl_bench.processes import BenchError
@@ -101,6 +101,24 @@ def round_command(
         bare_stream=not no_stream,
     )
     _report("round", as_json, lambda: rounds.run(parameters_of_run, _tell))
+
+
+@bench.command("fanin")
+@click.option("--learners", type=click.IntRange(2, 10_000), default=10_000, show_default=True,
+              help="Connections, all of them idle and then in one round.")  # fmt: skip
+@click.option("--participants", type=click.IntRange(1, 10_000), default=1_000, show_default=True,
+              help="Learners of the timed rounds.")  # fmt: skip
+@click.option("--parameters", type=click.IntRange(1), default=10_000, show_default=True)
+@click.option("--layout", type=click.Choice(list(LAYOUTS)), default="uniform16", show_default=True)
+@click.option("--rounds", "rounds_", type=click.IntRange(1), default=5, show_default=True, help="Repetitions.")
+@click.option("--load-processes", type=click.IntRange(1, 100), default=4, show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on the last line.")
+def fanin_command(
+    learners: int, participants: int, parameters: int, layout: str, rounds_: int, load_processes: int, as_json: bool
+) -> None:
+    """Very many learners with a connection each: the controller's memory, and rounds against bare calls."""
+    of_run = fanin.FanInBench(learners, participants, parameters, layout, rounds_, load_processes)
+    _report("fanin", as_json, lambda: fanin.run(of_run, _tell))
 
 
 def _report(name: str, as_json: bool, run: Callable[[], dict[str, Any]]) -> None:

@@ -32,7 +32,7 @@ GROUP = "load"
 @dataclass(frozen=True)
 class Load:
     """Which learners this process is. `shared_connection`: all of them use one, as gRPC does by default in a process;
-    otherwise each has its own."""
+    otherwise each has its own. After `last_round` learners do nothing more and stay connected."""
 
     controller: str
     first: int
@@ -40,6 +40,7 @@ class Load:
     layout: str
     parameters: int
     shared_connection: bool
+    last_round: int | None = None
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
@@ -48,7 +49,14 @@ class Load:
 class LoadLearner:
     """One of the learners."""
 
-    def __init__(self, channel: grpc.aio.Channel, ordinal: int, layout: Layout, payloads: Payloads) -> None:
+    def __init__(
+        self,
+        channel: grpc.aio.Channel,
+        ordinal: int,
+        layout: Layout,
+        payloads: Payloads,
+        last_round: int | None = None,
+    ) -> None:
         self._join = rpc.JOIN.stub(channel)
         self._tasks = rpc.TASKS.stub(channel)
         # Undecoded: what arrives is counted, and nothing more.
@@ -57,6 +65,7 @@ class LoadLearner:
         self._ordinal = ordinal
         self._layout = layout
         self._payloads = payloads
+        self._last_round = last_round
         self._lease = ""
 
     async def run(self) -> None:
@@ -78,6 +87,8 @@ class LoadLearner:
         async for task in tasks:
             if task.kind == pb.TASK_KIND_STOP:
                 return
+            if self._last_round is not None and task.round > self._last_round:
+                continue
             if task.kind == pb.TASK_KIND_INITIALISE:
                 await self._send(task, self._payloads.whole, pb.TrainingReport())
             elif task.kind == pb.TASK_KIND_TRAIN:
@@ -167,7 +178,7 @@ async def run(load: Load) -> None:
 
 async def _run_one(load: Load, options: Any, ordinal: int, layout: Layout, payloads: Payloads) -> None:
     async with grpc.aio.insecure_channel(load.controller, options=options) as channel:
-        await LoadLearner(channel, ordinal, layout, payloads).run()
+        await LoadLearner(channel, ordinal, layout, payloads, load.last_round).run()
 
 
 def main() -> None:

@@ -144,6 +144,20 @@ class Controller:
         except httpx.HTTPError as error:
             raise BenchError(f"the controller does not answer {path}: {error}") from error
 
+    def metric(self, name: str, **labels: str) -> float:
+        """A value of /metrics; 0 when it is not there yet. Raises BenchError."""
+        self.process.check()
+        try:
+            text = httpx.get(f"http://{self.http}/metrics", timeout=60).raise_for_status().text
+        except httpx.HTTPError as error:
+            raise BenchError(f"the controller does not answer /metrics: {error}") from error
+        wanted = [f'{label}="{value}"' for label, value in labels.items()]
+        for line in text.splitlines():
+            series, _, value = line.rpartition(" ")
+            if series.startswith(f"{name}{{") and all(each in series for each in wanted):
+                return float(value)
+        return 0.0
+
     def memory(self, what: str) -> int:
         """`VmRSS`, `VmHWM` or `RssAnon`, in bytes."""
         self.process.check()

@@ -51,8 +51,8 @@ def run(bench: RoundBench, tell: Progress) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="metisfl-bench-") as name:
         directory = Path(name)
         documents, peak, status = _rounds(bench, directory, tell)
-        cycles = _cycles(documents)[1:]
-        seconds = statistics.median(cycles)
+        timed = cycles(documents)[1:]
+        seconds = statistics.median(timed)
         last = documents[-1]
         bytes_moved = last["bytesSent"] + last["bytesReceived"]
         result: dict[str, Any] = {
@@ -60,8 +60,8 @@ def run(bench: RoundBench, tell: Progress) -> dict[str, Any]:
             "parameters": layout.parameters,
             "model_bytes": layout.nbytes,
             "round_seconds_median": seconds,
-            "round_seconds_min": min(cycles),
-            "round_seconds": cycles,
+            "round_seconds_min": min(timed),
+            "round_seconds": timed,
             "phase_seconds": _phases(documents[1:]),
             "bytes_moved": bytes_moved,
             "bytes_per_second": bytes_moved / seconds,
@@ -131,7 +131,7 @@ def _wait(bench: RoundBench, running: Controller, loads: list[Process], tell: Pr
         load.check()
 
 
-def _cycles(documents: list[dict[str, Any]]) -> list[float]:
+def cycles(documents: list[dict[str, Any]]) -> list[float]:
     """Seconds from the start of each round to the start of the next, so with everything between two rounds; the last
     one ends with its commit."""
     starts = [datetime.fromisoformat(document["startedAt"]) for document in documents]
