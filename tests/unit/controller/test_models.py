@@ -6,12 +6,15 @@ import hashlib
 import tracemalloc
 from pathlib import Path
 
+import ml_dtypes
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
+from safetensors.torch import load_file as load_torch
 
 from metisfl.wire.layout import Layout
 from metisfl_controller.aggregation.mapped import is_mapped, mapped_zeros
@@ -49,6 +52,17 @@ def test_the_library_reads_what_was_written(
     with safe_open(path, "np") as file:
         assert (file.metadata() or {}) == metadata
     assert read_model(path, layout, sha256).tobytes() == layout.pack(arrays).tobytes()
+
+
+def test_bfloat16_is_what_torch_reads(tmp_path: Path) -> None:
+    values = np.array([1.5, -2.0, 3.0e38, 2.0**-130], ml_dtypes.bfloat16)
+    layout = Layout.of({"w": values, "scalar": values[0]})
+    path = tmp_path / "v.safetensors"
+    sha256, _ = write_model(path, layout, layout.pack({"w": values, "scalar": np.asarray(values[0])}), {})
+    found = load_torch(path)
+    assert found["w"].dtype == found["scalar"].dtype == torch.bfloat16
+    assert found["w"].float().numpy().tolist() == values.astype(np.float32).tolist()
+    assert layout.views(read_model(path, layout, sha256))["w"].tobytes() == values.tobytes()
 
 
 def test_a_file_of_the_library_is_read(tmp_path: Path) -> None:
