@@ -116,21 +116,29 @@ class Engine:
         return future
 
     def _run(self) -> None:
-        while (item := self._next()) is not _CLOSE:
-            match item:
-                case None:
-                    self._fold_waiting()
-                case _Fold():
-                    self._waiting.append(item)
-                    if len(self._waiting) == FUSED:
-                        self._fold_waiting()
-                case _Finish(base, done):
-                    self._finish(base, done)
-                case _Call(run, barrier):
-                    if barrier:
-                        self._fold_waiting()
-                    run()
+        while self._take_one():
+            pass
         self._fold_waiting()
+
+    def _take_one(self) -> bool:
+        """One item of the queue, or a pass over those that have waited; false at the end. Returning lets go of models
+        that the item refers to."""
+        match self._next():
+            case None:
+                self._fold_waiting()
+            case _Fold() as item:
+                self._waiting.append(item)
+                if len(self._waiting) == FUSED:
+                    self._fold_waiting()
+            case _Finish(base, done):
+                self._finish(base, done)
+            case item if item is _CLOSE:
+                return False
+            case _Call(run, barrier):
+                if barrier:
+                    self._fold_waiting()
+                run()
+        return True
 
     def _next(self) -> _Item | None:
         """What is queued, or None when waiting folds have waited long enough."""

@@ -39,6 +39,8 @@ class Serving:
         """Encode a version, while it is being committed. Raises CodecError when it cannot travel."""
         encoding, transport = self.progress.downloads, self.progress.transport
         assert encoding is not None
+        # The round that needed it has closed.
+        self._base = None
         content = model
         if not encoding.codec.lossless:
             content = await self.engine.run(

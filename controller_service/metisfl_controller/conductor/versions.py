@@ -125,10 +125,9 @@ class Versions:
         """Finish the mean and make it the newest version."""
         assert self.progress.layout is not None
         layout, closed_at = self.progress.layout, self.clock()
-        base = await self.serving.base()
         folds = await self._queue_in_order(self.order, closing=True) if self.order is not None else []
         try:
-            model = await self.engine.finish(base)
+            model = await self.engine.finish(await self.serving.base())
             await asyncio.gather(*folds)
         except ValueError as error:
             return m.AggregationFailed(f"round {command.number}: {error}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import weakref
 from collections.abc import AsyncIterator, Sequence
 
 import numpy as np
@@ -180,3 +181,18 @@ async def test_closing_finishes_what_is_queued(kernels: object) -> None:
     await asyncio.wait_for(asyncio.gather(*futures), WAIT_SECONDS)
     *folds, (_, last) = rule.calls[1:]
     assert [weight for weights in (*folds, last) for weight in weights] == list(range(20))
+
+
+async def test_an_idle_engine_refers_to_nothing_of_model_size(engine: Engine) -> None:
+    """A round lasts long, and memory is planned without a second copy of anything."""
+    encoding = Encoding(LAYOUT, Codec.BFLOAT16)
+    base, content = model(1), encoding.encode(model(2))
+    await engine.begin(FedAvg(encoding, updates=True))
+    folded = engine.fold(content, 1.0)
+    finished = await engine.finish(base)
+    await folded
+    held = [weakref.ref(each) for each in (base, content, finished)]
+    del base, content, finished, folded
+    async with asyncio.timeout(WAIT_SECONDS):
+        while any(each() is not None for each in held):  # noqa: ASYNC110 - the thread lets go of them when it idles
+            await asyncio.sleep(0.001)
