@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from benchmarks.compare.output import tell
+
 STOP_SECONDS = 10.0
 POLL_SECONDS = 0.2
 
@@ -40,15 +42,23 @@ class Children:
         """Raises CompareError when one has failed."""
         for child, log in self._started:
             if child.poll():
-                raise CompareError(f"{_name(child)} ended with status {child.returncode}: {log.read_text()[-1500:]}")
+                # Not in the message: that one is kept in results, which hold no paths of a machine.
+                tell(log.read_text(errors="replace")[-3000:])
+                raise CompareError(f"{_name(child)} ended with status {child.returncode}")
 
-    def until(self, done: Callable[[], bool], deadline: float, what: str) -> None:
-        """Wait until `done`. Raises CompareError at the monotonic `deadline`, or when a child has failed."""
+    def until(self, done: Callable[[], bool], deadline: float) -> bool:
+        """Wait until `done`; False when `deadline` (monotonic) comes first. Raises CompareError when a child fails."""
         while not done():
             self.check()
             if time.monotonic() > deadline:
-                raise CompareError(f"gave up waiting for {what}")
+                return False
             time.sleep(POLL_SECONDS)
+        return True
+
+    def require(self, done: Callable[[], bool], deadline: float, what: str) -> None:
+        """Like `until`, but the deadline is a CompareError too."""
+        if not self.until(done, deadline):
+            raise CompareError(f"gave up waiting for {what}")
 
     def stop(self) -> None:
         for number in (signal.SIGTERM, signal.SIGKILL):

@@ -17,7 +17,7 @@ from flwr.serverapp.strategy import FedAvg
 from flwr.supercore.task_identity import TaskIdentity
 
 from benchmarks.compare import arrays, times
-from benchmarks.compare.children import CompareError, answers, children, free_ports
+from benchmarks.compare.children import answers, children, free_ports
 from benchmarks.compare.output import tell
 from benchmarks.compare.systems.main import main
 from benchmarks.compare.work import Work
@@ -26,33 +26,43 @@ APP = Path(__file__).parents[1] / "flower_app"
 
 
 def aggregation(work: Work) -> list[dict[str, Any]]:
-    """Its FedAvg in three forms; the first two include unpacking replies, as they do when they are called by a server."""
+    """Its FedAvg in three forms. Two begin with the serialised replies that a server holds when it calls them; the
+    third with arrays."""
     inputs = arrays.models(work)
-    weights = arrays.weights(work)
-    results = []
+    return [_strategy(work, inputs), _in_place(work, inputs), _list(work, inputs)]
 
-    def measure(path: str, average: Any, arrays_of: Any) -> None:
-        tell(path)
-        results.append({"path": path, **arrays.measured(work, inputs, average, arrays_of)})
 
-    _be_a_task()
-    replies = [_reply(model, weight) for model, weight in zip(inputs, weights, strict=True)]
+def _strategy(work: Work, inputs: list[arrays.Model]) -> dict[str, Any]:
+    tell("FedAvg.aggregate_train")
+    # Messages name the task that makes them; in a ServerApp, Flower sets this.
+    TaskIdentity.run_id, TaskIdentity.task_id, TaskIdentity.node_id = 1, 1, 1
+    replies = [_reply(model, weight) for model, weight in zip(inputs, arrays.weights(work), strict=True)]
     strategy = FedAvg()
-    measure(
-        "FedAvg.aggregate_train",
-        lambda: strategy.aggregate_train(1, replies)[0],
-        lambda record: [array.numpy() for array in record.values()],
-    )
-    del replies
-    fitted = [
+
+    def average() -> ArrayRecord:
+        record, _ = strategy.aggregate_train(1, replies)
+        assert record is not None
+        return record
+
+    measured = arrays.measured(work, inputs, average, lambda record: [array.numpy() for array in record.values()])
+    return {"path": "FedAvg.aggregate_train", **measured}
+
+
+def _in_place(work: Work, inputs: list[arrays.Model]) -> dict[str, Any]:
+    tell("aggregate_inplace")
+    results: list[Any] = [
         (None, FitRes(Status(Code.OK, ""), ndarrays_to_parameters(model), weight, {}))
-        for model, weight in zip(inputs, weights, strict=True)
+        for model, weight in zip(inputs, arrays.weights(work), strict=True)
     ]
-    measure("aggregate_inplace", lambda: aggregate_inplace(fitted), lambda result: result)  # type: ignore[arg-type]
-    del fitted
-    pairs = list(zip(inputs, weights, strict=True))
-    measure("aggregate (list)", lambda: aggregate(pairs), lambda result: result)
-    return results
+    measured = arrays.measured(work, inputs, lambda: aggregate_inplace(results), lambda result: result)
+    return {"path": "aggregate_inplace", **measured}
+
+
+def _list(work: Work, inputs: list[arrays.Model]) -> dict[str, Any]:
+    tell("aggregate")
+    results: list[Any] = list(zip(inputs, arrays.weights(work), strict=True))
+    measured = arrays.measured(work, inputs, lambda: aggregate(results), lambda result: result)
+    return {"path": "aggregate", **measured}
 
 
 def _reply(model: Sequence[Any], weight: int) -> Any:
@@ -64,11 +74,6 @@ def _reply(model: Sequence[Any], weight: int) -> Any:
         }
     )
     return Message(content=record, dst_node_id=1, message_type="train")
-
-
-def _be_a_task() -> None:
-    """Messages name the task that makes them; in a ServerApp, Flower sets this."""
-    TaskIdentity.run_id, TaskIdentity.task_id, TaskIdentity.node_id = 1, 1, 1
 
 
 def rounds(work: Work) -> dict[str, Any]:
@@ -94,26 +99,18 @@ def rounds(work: Work) -> dict[str, Any]:
                 f"{scripts}/flower-superlink", "--insecure", "--disable-runtime-dependency-installation",
                 "--host", "127.0.0.1", "--port", str(link),
             )  # fmt: skip
-            started.until(lambda: answers(link), deadline, "the SuperLink")
+            started.require(lambda: answers(link), deadline, "the SuperLink")
             tell(f"starting {work.learners} SuperNodes")
             for port in nodes:
                 started.start(
                     f"{scripts}/flower-supernode", "--insecure", "--superlink", f"127.0.0.1:{link}",
                     "--host", "127.0.0.1", "--port", str(port),
                 )  # fmt: skip
-            started.until(lambda: all(answers(port) for port in nodes), deadline, "the SuperNodes")
+            started.require(lambda: all(answers(port) for port in nodes), deadline, "the SuperNodes")
             shapes = [list(shape) for shape in work.shapes]
             config = f"learners={work.learners} rounds={work.repetitions + 1} times='{notes}' shapes='{shapes}'"
             started.start(f"{scripts}/flwr", "run", str(APP), "here", "--run-config", config)
-            done = 0
-            while done <= work.repetitions:
-                started.until(lambda: times.count(notes, "aggregated") > done, deadline, f"round {done + 1}")  # noqa: B023
-                done = times.count(notes, "aggregated")
-                tell(f"round {done} of {work.repetitions + 1}")
-        measured = times.read(notes)
-        if any(note.get("replies", work.learners) != work.learners for note in measured):
-            raise CompareError("not every learner's reply arrived")
-        return times.seconds_of(measured)
+            return times.follow(work, notes, started, deadline)
 
 
 if __name__ == "__main__":

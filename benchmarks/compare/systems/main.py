@@ -1,7 +1,8 @@
-"""The command line of a system's process: `aggregate WORK` or `round WORK`, the work as JSON."""
+"""The command line of a system's process: `aggregate WORK` or `round WORK OPTIONS`, the work as JSON."""
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -11,10 +12,11 @@ from benchmarks.compare.output import finish
 from benchmarks.compare.work import Work
 
 
-def main(aggregation: Callable[[Work], list[dict[str, Any]]], rounds: Callable[[Work], dict[str, Any]]) -> None:
+def main(aggregation: Callable[[Work], list[dict[str, Any]]], rounds: Callable[..., dict[str, Any]]) -> None:
     """Print the results, or why there are none, as one JSON object: {"results": [...]} or {"error": "..."}."""
-    work = Work.from_json(sys.argv[2])
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # So that children are stopped.
+    mode, work, options = sys.argv[1], Work.from_json(sys.argv[2]), sys.argv[3:]
     try:
-        finish({"results": aggregation(work) if sys.argv[1] == "aggregate" else [rounds(work)]})
+        finish({"results": aggregation(work) if mode == "aggregate" else [rounds(work, *options)]})
     except CompareError as error:
         finish({"error": str(error)})

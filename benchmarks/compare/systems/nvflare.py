@@ -17,7 +17,7 @@ from nvflare.job_config.api import FedJob
 from nvflare.recipe.sim_env import SimEnv
 
 from benchmarks.compare import arrays, times
-from benchmarks.compare.children import CompareError, children
+from benchmarks.compare.children import children
 from benchmarks.compare.output import tell
 from benchmarks.compare.systems.main import main
 from benchmarks.compare.systems.nvflare_app import Returns, TimedFedAvg
@@ -51,15 +51,7 @@ def rounds(work: Work) -> dict[str, Any]:
         with children(directory) as started:
             tell(f"starting the simulator with {work.learners} clients")
             started.start(sys.executable, "-m", __spec__.name, "simulate", work.to_json(), name)
-            done = 0
-            while done <= work.repetitions:
-                started.until(lambda: times.count(notes, "aggregated") > done, deadline, f"round {done + 1}")  # noqa: B023
-                done = times.count(notes, "aggregated")
-                tell(f"round {done} of {work.repetitions + 1}")
-        measured = times.read(notes)
-        if any(note["replies"] != work.learners for note in measured if note["event"] == "aggregated"):
-            raise CompareError("not every learner's reply arrived")
-        return times.seconds_of(measured)
+            return times.follow(work, notes, started, deadline)
 
 
 def simulate(work: Work, directory: Path) -> None:

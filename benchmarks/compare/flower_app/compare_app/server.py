@@ -25,7 +25,8 @@ class Timed(FedAvg):
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         self._note("start")
-        return super().configure_train(server_round, arrays, config, grid)
+        messages: Iterable[Message] = super().configure_train(server_round, arrays, config, grid)
+        return messages
 
     def aggregate_train(self, server_round: int, replies: Iterable[Message]) -> Any:
         received = list(replies)
