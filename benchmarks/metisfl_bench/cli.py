@@ -103,6 +103,19 @@ def round_command(
     _report("round", as_json, lambda: rounds.run(parameters_of_run, _tell))
 
 
+@bench.command("aggregate")
+@_common
+@click.option("--threads", type=click.IntRange(1), help="By default as many as the CPU limit allows.")
+def aggregate_command(
+    learners: int, parameters: int, layout: str, rounds_: int, as_json: bool, threads: int | None
+) -> None:
+    """The weighted mean of many models, against how fast this machine reads memory."""
+    from metisfl_bench import aggregate
+
+    of_run = aggregate.AggregateBench(learners, parameters, layout, rounds_, threads)
+    _report("aggregate", as_json, lambda: aggregate.run(of_run, _tell))
+
+
 @bench.command("fanin")
 @click.option("--learners", type=click.IntRange(2, 10_000), default=10_000, show_default=True,
               help="Connections, all of them idle and then in one round.")  # fmt: skip
