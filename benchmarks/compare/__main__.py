@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from pathlib import Path
 
 import click
@@ -34,7 +33,7 @@ def main(only: tuple[str, ...], quick: bool, repetitions: int, rounds: int, outp
     folder = output or (CACHE / "quick" if quick else ROOT / "benchmarks" / "results")
     systems = [system for system in plan.SYSTEMS if system in only] or list(plan.SYSTEMS)
     parts = [part for part in plan.PARTS if part in only] or list(plan.PARTS)
-    command = shlex.join(["python", "-m", "benchmarks.compare", *sys.argv[1:]])
+    command = _command(only, quick, repetitions, rounds)
     if quick:
         repetitions = rounds = 1
     try:
@@ -45,6 +44,13 @@ def main(only: tuple[str, ...], quick: bool, repetitions: int, rounds: int, outp
             comparison.round(plan.rounds(rounds, quick), results.file_of(folder, "round"))
     except CompareError as error:
         raise click.ClickException(str(error)) from error
+
+
+def _command(only: tuple[str, ...], quick: bool, repetitions: int, rounds: int) -> str:
+    """How to measure the same again; where the results went is not part of it."""
+    choices = [word for choice in only for word in ("--only", choice)]
+    sizes = ["--quick"] if quick else ["--repetitions", str(repetitions), "--rounds", str(rounds)]
+    return shlex.join(["python", "-m", "benchmarks.compare", *choices, *sizes])
 
 
 def _tell(text: str) -> None:

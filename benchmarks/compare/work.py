@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass
 
 Shapes = tuple[tuple[int, ...], ...]
@@ -26,7 +27,7 @@ class Work:
 
     @property
     def elements(self) -> int:
-        return sum(_product(shape) for shape in self.shapes)
+        return sum(math.prod(shape) for shape in self.shapes)
 
     @property
     def model_bytes(self) -> int:
@@ -34,7 +35,7 @@ class Work:
 
     @property
     def name(self) -> str:
-        return f"{self.learners} × {_short(self.parameters)}"
+        return size_name(self.learners, self.parameters)
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
@@ -45,11 +46,9 @@ class Work:
         return cls(**{**fields, "shapes": tuple(tuple(shape) for shape in fields["shapes"])})
 
 
-def _product(shape: tuple[int, ...]) -> int:
-    product = 1
-    for size in shape:
-        product *= size
-    return product
+def size_name(learners: int, parameters: int) -> str:
+    """Such as 25 × 10M."""
+    return f"{learners} × {_short(parameters)}"
 
 
 def _short(count: int) -> str:
