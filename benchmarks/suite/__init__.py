@@ -1,0 +1,1 @@
+"""All benchmarks of docs/benchmarks.md, one after the other: `python -m benchmarks.suite`."""
