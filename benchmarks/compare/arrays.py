@@ -85,11 +85,11 @@ def _errors(work: Work, inputs: Sequence[Model], result: Sequence[NDArray[Any]])
     factors = np.asarray(weights(work), np.float64)
     absolute = relative = 0.0
     for number, array in enumerate(result):
-        exact = np.zeros(array.shape, np.float64)
+        exact = np.zeros(array.size, np.float64)
         for factor, model in zip(factors, inputs, strict=True):
-            exact += factor * model[number]
+            exact += factor * model[number].ravel()
         exact /= factors.sum()
-        difference = np.abs(array.astype(np.float64) - exact)
+        difference = np.abs(array.ravel().astype(np.float64) - exact)
         absolute = max(absolute, float(difference.max()))
         np.divide(difference, np.abs(exact), out=difference, where=exact != 0)
         relative = max(relative, float(difference.max()))
