@@ -134,6 +134,32 @@ def fanin_command(
     _report("fanin", as_json, lambda: fanin.run(of_run, _tell))
 
 
+@bench.command("codecs")
+@_common
+@click.option("--codec", "codecs", type=click.Choice([str(codec) for codec in Codec]), multiple=True,
+              help="Which to measure, once or more; all of them by default.")  # fmt: skip
+@click.option("--shaped", metavar="RATE", default="1gbit", show_default=True,
+              help="Rate of the slow link in tc's notation (root).")  # fmt: skip
+@click.option("--no-shaped", is_flag=True, help="Leave the slow link out.")
+def codecs_command(
+    learners: int,
+    parameters: int,
+    layout: str,
+    rounds_: int,
+    as_json: bool,
+    codecs: tuple[str, ...],
+    shaped: str,
+    no_shaped: bool,
+) -> None:
+    """What each codec costs and saves: bytes, speed, error, and rounds over loopback and a slow link."""
+    from metisfl_bench import codec_figures
+
+    of_run = codec_figures.CodecBench(
+        learners, parameters, layout, rounds_, codecs or tuple(Codec), None if no_shaped else shaped
+    )
+    _report("codecs", as_json, lambda: codec_figures.run(of_run, _tell))
+
+
 def _report(name: str, as_json: bool, run: Callable[[], dict[str, Any]]) -> None:
     try:
         result = {"benchmark": name, "machine": machine(), **run()}
@@ -146,13 +172,33 @@ def _report(name: str, as_json: bool, run: Callable[[], dict[str, Any]]) -> None
     table.add_column("figure")
     table.add_column("value", justify="right")
     for key, value in result.items():
-        if key not in ("benchmark", "machine"):
+        if _is_of_several(value):
+            _OUTPUT.print(_side_by_side(key, value))
+        elif key not in ("benchmark", "machine"):
             table.add_row(key, _shown(value))
     _OUTPUT.print(table)
 
 
+def _is_of_several(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(each, dict) for each in value.values())
+
+
+def _side_by_side(title: str, figures: dict[str, dict[str, Any]]) -> Table:
+    """The same figures of several things, a column each."""
+    table = Table(title=title, title_justify="left")
+    table.add_column("figure")
+    for name in figures:
+        table.add_column(name, justify="right")
+    for key in next(iter(figures.values())):
+        table.add_row(key, *(_shown(each[key]) for each in figures.values()))
+    return table
+
+
 def _shown(value: Any) -> str:
     if isinstance(value, float):
+        for unit, size in (("G", 1e9), ("M", 1e6)):
+            if abs(value) >= size:
+                return f"{value / size:,.3g} {unit}"
         return f"{value:,.4g}" if abs(value) < 1000 else f"{value:,.0f}"
     if isinstance(value, list):
         return ", ".join(_shown(each) for each in value)

@@ -11,7 +11,6 @@ import gc
 import json
 import sys
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import grpc
 import grpc.aio
@@ -27,6 +26,9 @@ from metisfl_bench.layouts import LAYOUTS
 from metisfl_bench.payload import Payload, update, whole_model
 
 GROUP = "load"
+
+JOINING = 32
+"""Learners of one process that connect at a time: thousands at once would overrun the listening socket's queue."""
 
 
 @dataclass(frozen=True)
@@ -68,8 +70,8 @@ class LoadLearner:
         self._last_round = last_round
         self._lease = ""
 
-    async def run(self) -> None:
-        """From Join to STOP."""
+    async def join(self) -> None:
+        """Connect, and agree on how models travel."""
         request = pb.JoinRequest(
             protocol_version=PROTOCOL_VERSION,
             group=GROUP,
@@ -81,6 +83,9 @@ class LoadLearner:
         terms = await self._join(request, timeout=120)
         self._lease = terms.lease.id
         self._payloads.agree(Transport.of(terms))
+
+    async def work(self) -> None:
+        """From Ready to STOP."""
         tasks = self._tasks()
         ready = pb.Ready(lease_id=self._lease, train_examples=100, test_examples=10, layout=self._layout.to_proto())
         await tasks.write(pb.LearnerMessage(ready=ready))
@@ -169,16 +174,20 @@ async def run(load: Load) -> None:
     layout = LAYOUTS[load.layout](load.parameters)
     payloads = Payloads(layout)
     options = [*rpc.CHANNEL_OPTIONS, ("grpc.use_local_subchannel_pool", int(not load.shared_connection))]
+    joining = asyncio.Semaphore(JOINING)
     gc.collect()
     gc.freeze()
+
+    async def live(ordinal: int) -> None:
+        async with grpc.aio.insecure_channel(load.controller, options=options) as channel:
+            learner = LoadLearner(channel, ordinal, layout, payloads, load.last_round)
+            async with joining:
+                await learner.join()
+            await learner.work()
+
     async with asyncio.TaskGroup() as group:
         for number in range(load.count):
-            group.create_task(_run_one(load, options, load.first + number, layout, payloads))
-
-
-async def _run_one(load: Load, options: Any, ordinal: int, layout: Layout, payloads: Payloads) -> None:
-    async with grpc.aio.insecure_channel(load.controller, options=options) as channel:
-        await LoadLearner(channel, ordinal, layout, payloads, load.last_round).run()
+            group.create_task(live(load.first + number))
 
 
 def main() -> None:

@@ -27,6 +27,10 @@ SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
     *_COMMON_OPTIONS,
     # A second server on the same port would silently take half of the learners.
     ("grpc.so_reuseport", 0),
+    # Calls that wait for the event loop to take them: beyond 1,000, gRPC cancels some by chance, and a task sent to
+    # thousands of learners brings back as many downloads at once.
+    ("grpc.server.max_pending_requests", 100_000),
+    ("grpc.server.max_pending_requests_hard_limit", 200_000),
     # Learners ping every 20 s, also while no call is open; anything slower than 10 s is welcome.
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
     ("grpc.keepalive_permit_without_calls", 1),
