@@ -6,28 +6,31 @@ import math
 import os
 from pathlib import Path
 
-_ROOT = Path("/sys/fs/cgroup")
+from metisfl_controller import cgroups
 
 
-def available_cpus(root: Path = _ROOT) -> int:
-    """The smaller of the CPU affinity and the cgroup quota (version 1 or 2), rounded up, at least 1."""
-    affinity = len(os.sched_getaffinity(0))
-    quota = _quota_v2(root) or _quota_v1(root)
-    return max(1, min(affinity, math.ceil(quota)) if quota else affinity)
+def available_cpus(root: Path = cgroups.ROOT, proc: Path = cgroups.PROC) -> int:
+    """The smaller of the CPU affinity and the smallest quota of the cgroups (version 1 or 2) around this process,
+    rounded up, at least 1."""
+    limits = [float(len(os.sched_getaffinity(0)))]
+    for version, folder in cgroups.folders("cpu", root, proc):
+        if (quota := _quota_v2(folder) if version == 2 else _quota_v1(folder)) is not None:
+            limits.append(quota)
+    return max(1, math.ceil(min(limits)))
 
 
-def _quota_v2(root: Path) -> float | None:
+def _quota_v2(folder: Path) -> float | None:
     try:
-        quota, period = (root / "cpu.max").read_text().split()
+        quota, period = (folder / "cpu.max").read_text().split()
+        return None if quota == "max" else int(quota) / int(period)
     except (OSError, ValueError):
         return None
-    return None if quota == "max" else int(quota) / int(period)
 
 
-def _quota_v1(root: Path) -> float | None:
+def _quota_v1(folder: Path) -> float | None:
     try:
-        quota = int((root / "cpu/cpu.cfs_quota_us").read_text())
-        period = int((root / "cpu/cpu.cfs_period_us").read_text())
+        quota = int((folder / "cpu.cfs_quota_us").read_text())
+        period = int((folder / "cpu.cfs_period_us").read_text())
     except (OSError, ValueError):
         return None
     return quota / period if quota > 0 else None

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
-_ROOT = Path("/sys/fs/cgroup")
-_PROC = Path("/proc")
+from metisfl_controller import cgroups
+
+_FILES = {1: "memory.limit_in_bytes", 2: "memory.max"}
 
 
-def available_memory(root: Path = _ROOT, proc: Path = _PROC) -> int:
-    """The machine's memory, or the smallest limit of the cgroups (version 1 or 2) around this process, in bytes.
-
-    Limits are nested: that of any parent counts as well. In a container the parents are out of sight, and the
-    container's own cgroup is where the root would be.
-    """
+def available_memory(root: Path = cgroups.ROOT, proc: Path = cgroups.PROC) -> int:
+    """The machine's memory, or the smallest limit of the cgroups (version 1 or 2) around this process, in bytes."""
     limits = [_machine(proc)]
-    for hierarchy, file, path in _cgroups(root, proc):
-        folder = PurePosixPath(path.lstrip("/"))
-        for part in (folder, *folder.parents):
-            if (limit := _limit(hierarchy / part / file)) is not None:
-                limits.append(limit)
+    for version, folder in cgroups.folders("memory", root, proc):
+        if (limit := _limit(folder / _FILES[version])) is not None:
+            limits.append(limit)
     return min(limits)
 
 
@@ -28,22 +23,6 @@ def _machine(proc: Path) -> int:
         if line.startswith("MemTotal:"):
             return int(line.split()[1]) * 1024
     raise OSError(f"{proc / 'meminfo'} does not say how much memory there is")
-
-
-def _cgroups(root: Path, proc: Path) -> list[tuple[Path, str, str]]:
-    """Where limits of this process may stand: hierarchy, the limit's file name, and the path in the hierarchy."""
-    try:
-        lines = (proc / "self/cgroup").read_text().splitlines()
-    except OSError:
-        return []
-    found = []
-    for line in lines:
-        number, controllers, path = line.split(":", 2)
-        if number == "0" and not controllers:
-            found.append((root, "memory.max", path))
-        elif "memory" in controllers.split(","):
-            found.append((root / "memory", "memory.limit_in_bytes", path))
-    return found
 
 
 def _limit(file: Path) -> int | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -101,29 +102,48 @@ def cpus(monkeypatch: pytest.MonkeyPatch) -> int:
     return 8
 
 
+def cgroup(folder: Path, membership: str, files: Mapping[str, str]) -> tuple[Path, Path]:
+    """Folders like /sys/fs/cgroup and /proc."""
+    root, proc = folder / "cgroup", folder / "proc"
+    (proc / "self").mkdir(parents=True)
+    (proc / "self/cgroup").write_text(membership)
+    for name, text in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(f"{text}\n")
+    return root, proc
+
+
 @pytest.mark.parametrize(
-    ("content", "expected"),
+    ("membership", "files", "expected"),
     [
-        ("max 100000\n", 8),
-        ("200000 100000\n", 2),
-        ("250000 100000\n", 3),
-        ("5000 100000\n", 1),
-        ("1600000 100000\n", 8),
-        ("nonsense\n", 8),
+        ("0::/\n", {}, 8),
+        ("0::/\n", {"cpu.max": "max 100000"}, 8),
+        ("0::/\n", {"cpu.max": "200000 100000"}, 2),
+        ("0::/\n", {"cpu.max": "250000 100000"}, 3),
+        ("0::/\n", {"cpu.max": "5000 100000"}, 1),
+        ("0::/\n", {"cpu.max": "1600000 100000"}, 8),
+        ("0::/\n", {"cpu.max": "nonsense"}, 8),
+        # The smallest of nested limits counts, whether it is the group's own or a parent's.
+        ("0::/pod/main\n", {"pod/main/cpu.max": "max 100000", "pod/cpu.max": "300000 100000"}, 3),
+        ("0::/pod/main\n", {"pod/main/cpu.max": "200000 100000", "pod/cpu.max": "300000 100000"}, 2),
+        # In a container the host's path is out of sight, and the root is the container's own group.
+        ("0::/kubepods/pod1/abc\n", {"cpu.max": "100000 100000"}, 1),
     ],
 )
-def test_cgroup_version_2(tmp_path: Path, cpus: int, content: str, expected: int) -> None:
-    (tmp_path / "cpu.max").write_text(content)
-    assert available_cpus(tmp_path) == expected
+def test_cgroup_version_2(tmp_path: Path, cpus: int, membership: str, files: Mapping[str, str], expected: int) -> None:
+    assert available_cpus(*cgroup(tmp_path, membership, files)) == expected
 
 
-@pytest.mark.parametrize(("quota", "expected"), [("-1", 8), ("400000", 4), ("150000", 2), ("1000", 1), ("x", 8)])
-def test_cgroup_version_1(tmp_path: Path, cpus: int, quota: str, expected: int) -> None:
-    (tmp_path / "cpu").mkdir()
-    (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text(f"{quota}\n")
-    (tmp_path / "cpu" / "cpu.cfs_period_us").write_text("100000\n")
-    assert available_cpus(tmp_path) == expected
+@pytest.mark.parametrize(
+    ("path", "quota", "expected"),
+    [("", "-1", 8), ("", "400000", 4), ("a/b", "150000", 2), ("a", "1000", 1), ("a", "x", 8), ("other", "1000", 8)],
+)
+def test_cgroup_version_1(tmp_path: Path, cpus: int, path: str, quota: str, expected: int) -> None:
+    folder = f"cpu/{path}"
+    files = {f"{folder}/cpu.cfs_quota_us": quota, f"{folder}/cpu.cfs_period_us": "100000"}
+    membership = "4:memory:/other\n1:cpu,cpuacct:/a/b\n0::/\n"
+    assert available_cpus(*cgroup(tmp_path, membership, files)) == expected
 
 
 def test_without_cgroups_affinity_decides(tmp_path: Path, cpus: int) -> None:
-    assert available_cpus(tmp_path / "none") == 8
+    assert available_cpus(tmp_path / "none", tmp_path / "none") == 8
