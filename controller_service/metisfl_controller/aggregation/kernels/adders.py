@@ -32,68 +32,48 @@ def _grouped(dtype: type[Any]) -> Callable[..., None]:
     size = np.dtype(dtype).itemsize
 
     @njit(nogil=True, fastmath=_FAST)
-    def one(sums: Sums, a: Any, v: Any) -> None:
-        for i in range(sums.size):
-            sums[i] += v * np.float64(a[i])
-
-    @njit(nogil=True, fastmath=_FAST)
-    def two(sums: Sums, a: Any, b: Any, v: Any, w: Any) -> None:
-        for i in range(sums.size):
-            sums[i] = sums[i] + v * np.float64(a[i]) + w * np.float64(b[i])
-
-    @njit(nogil=True, fastmath=_FAST)
-    def four(sums: Sums, a: Any, b: Any, c: Any, d: Any, w: Any) -> None:
-        w0, w1, w2, w3 = w[0], w[1], w[2], w[3]
-        for i in range(sums.size):
-            s = sums[i] + w0 * np.float64(a[i]) + w1 * np.float64(b[i])
-            sums[i] = s + w2 * np.float64(c[i]) + w3 * np.float64(d[i])
-
-    @njit(nogil=True, fastmath=_FAST)
-    def eight(sums: Sums, a: Any, b: Any, c: Any, d: Any, e: Any, f: Any, g: Any, h: Any, w: Any) -> None:
-        w0, w1, w2, w3, w4, w5, w6, w7 = w[0], w[1], w[2], w[3], w[4], w[5], w[6], w[7]
-        for i in range(sums.size):
-            s = sums[i] + w0 * np.float64(a[i]) + w1 * np.float64(b[i])
-            s = s + w2 * np.float64(c[i]) + w3 * np.float64(d[i])
-            s = s + w4 * np.float64(e[i]) + w5 * np.float64(f[i])
-            sums[i] = s + w6 * np.float64(g[i]) + w7 * np.float64(h[i])
-
-    @njit(nogil=True)
-    def block(address: Any, at: Any, n: Any) -> Any:
-        return carray(pointer(address + at * size), n, dtype)
-
-    @njit(nogil=True)
     def add(sums: Sums, first: Addresses, weights: Weights, at: int) -> None:
         n = sums.size
         k = 0
         while first.size - k >= 8:
-            eight(
-                sums,
-                block(first[k], at, n),
-                block(first[k + 1], at, n),
-                block(first[k + 2], at, n),
-                block(first[k + 3], at, n),
-                block(first[k + 4], at, n),
-                block(first[k + 5], at, n),
-                block(first[k + 6], at, n),
-                block(first[k + 7], at, n),
-                weights[k:],
-            )
+            a = carray(pointer(first[k] + at * size), n, dtype)
+            b = carray(pointer(first[k + 1] + at * size), n, dtype)
+            c = carray(pointer(first[k + 2] + at * size), n, dtype)
+            d = carray(pointer(first[k + 3] + at * size), n, dtype)
+            e = carray(pointer(first[k + 4] + at * size), n, dtype)
+            f = carray(pointer(first[k + 5] + at * size), n, dtype)
+            g = carray(pointer(first[k + 6] + at * size), n, dtype)
+            h = carray(pointer(first[k + 7] + at * size), n, dtype)
+            w0, w1, w2, w3 = weights[k], weights[k + 1], weights[k + 2], weights[k + 3]
+            w4, w5, w6, w7 = weights[k + 4], weights[k + 5], weights[k + 6], weights[k + 7]
+            for i in range(n):
+                s = sums[i] + w0 * np.float64(a[i]) + w1 * np.float64(b[i])
+                s = s + w2 * np.float64(c[i]) + w3 * np.float64(d[i])
+                s = s + w4 * np.float64(e[i]) + w5 * np.float64(f[i])
+                sums[i] = s + w6 * np.float64(g[i]) + w7 * np.float64(h[i])
             k += 8
         if first.size - k >= 4:
-            four(
-                sums,
-                block(first[k], at, n),
-                block(first[k + 1], at, n),
-                block(first[k + 2], at, n),
-                block(first[k + 3], at, n),
-                weights[k:],
-            )
+            a = carray(pointer(first[k] + at * size), n, dtype)
+            b = carray(pointer(first[k + 1] + at * size), n, dtype)
+            c = carray(pointer(first[k + 2] + at * size), n, dtype)
+            d = carray(pointer(first[k + 3] + at * size), n, dtype)
+            w0, w1, w2, w3 = weights[k], weights[k + 1], weights[k + 2], weights[k + 3]
+            for i in range(n):
+                s = sums[i] + w0 * np.float64(a[i]) + w1 * np.float64(b[i])
+                sums[i] = s + w2 * np.float64(c[i]) + w3 * np.float64(d[i])
             k += 4
         if first.size - k >= 2:
-            two(sums, block(first[k], at, n), block(first[k + 1], at, n), weights[k], weights[k + 1])
+            a = carray(pointer(first[k] + at * size), n, dtype)
+            b = carray(pointer(first[k + 1] + at * size), n, dtype)
+            w0, w1 = weights[k], weights[k + 1]
+            for i in range(n):
+                sums[i] = sums[i] + w0 * np.float64(a[i]) + w1 * np.float64(b[i])
             k += 2
         if first.size > k:
-            one(sums, block(first[k], at, n), weights[k])
+            a = carray(pointer(first[k] + at * size), n, dtype)
+            w0 = weights[k]
+            for i in range(n):
+                sums[i] += w0 * np.float64(a[i])
 
     return add
 
@@ -113,7 +93,7 @@ def _single(dtype: type[Any], wide: Callable[[Any], Any]) -> Callable[..., None]
     return add
 
 
-@njit(nogil=True)
+@njit(inline="always")
 def _same(x: Any) -> Any:
     return x
 
@@ -150,11 +130,14 @@ def _add_scaled(sums: Sums, first: Addresses, second: Addresses, weights: Weight
             np.float32,
         )
         weight = weights[k]
-        for block in range(scales.size):
-            scale = scales[block]
-            for i in range(block * kinds.SCALE_BLOCK, min(n, (block + 1) * kinds.SCALE_BLOCK)):
-                # Rounded to float32 between the two products, as the decoded value is.
+        # Rounded to float32 between the two products, as the decoded value is.
+        whole = n // kinds.SCALE_BLOCK
+        for block in range(whole):
+            start, scale = block * kinds.SCALE_BLOCK, scales[block]
+            for i in range(start, start + kinds.SCALE_BLOCK):
                 sums[i] += weight * np.float64(np.float32(codes[i]) * scale)
+        for i in range(whole * kinds.SCALE_BLOCK, n):
+            sums[i] += weight * np.float64(np.float32(codes[i]) * scales[whole])
 
 
 @njit(nogil=True)
@@ -179,7 +162,7 @@ def _add_sparse(sums: Sums, first: Addresses, second: Addresses, kept: int, weig
             sums[np.int64(indices[j]) - at] += weights[k] * np.float64(values[j])
 
 
-@njit(nogil=True)
+@njit(inline="always")
 def add_block(kind: int, sums: Sums, first: Addresses, second: Addresses, kept: int, weights: Weights, at: int) -> None:
     """Add elements `at` … `at + sums.size` of models that are of one kind, a multiple of SCALE_BLOCK from the start."""
     if kind == kinds.FLOAT32:

@@ -14,18 +14,18 @@ _F16_TO_F32 = np.float32(2.0**112)
 _u32, _u64 = np.uint32, np.uint64
 
 
-@njit(nogil=True)
+@njit(inline="always")
 def bits_of(single: Any) -> Any:
     return np.float32(single).view(_u32)
 
 
-@njit(nogil=True)
+@njit(inline="always")
 def single_of(bits: Any) -> Any:
     # Numba computes in 64 bits, whatever the operands' width.
     return _u32(bits).view(np.float32)
 
 
-@njit(nogil=True)
+@njit(inline="always")
 def half_to_single(half: Any) -> Any:
     """uint16 bits of a float16 -> the same number in float32; exact."""
     magnitude = _u32(half & 0x7FFF)
@@ -36,7 +36,7 @@ def half_to_single(half: Any) -> Any:
     return single_of(bits | special | sign)
 
 
-@njit(nogil=True)
+@njit(inline="always")
 def single_to_half(single: Any) -> Any:
     """float32 -> uint16 bits of the nearest float16, ties to even; NaN stays NaN."""
     bits = bits_of(single)
@@ -51,13 +51,13 @@ def single_to_half(single: Any) -> Any:
     return np.uint16((special if magnitude >= 0x47800000 else finite) | ((bits >> 16) & 0x8000))
 
 
-@njit(nogil=True)
+@njit(inline="always")
 def brain_to_single(brain: Any) -> Any:
     """uint16 bits of a bfloat16 -> the same number in float32; exact."""
     return single_of(_u32(brain) << 16)
 
 
-@njit(nogil=True)
+@njit(inline="always")
 def single_to_brain(single: Any) -> Any:
     """float32 -> uint16 bits of the nearest bfloat16, ties to even; NaN stays NaN."""
     bits = bits_of(single)
@@ -66,7 +66,7 @@ def single_to_brain(single: Any) -> Any:
     return np.uint16(quiet if (bits & 0x7FFFFFFF) > 0x7F800000 else rounded)
 
 
-@njit(nogil=True)
+@njit(inline="always")
 def to_odd(double: Any) -> Any:
     """float64 -> float32, so that rounding on to 16 bits gives what rounding once would have given.
 

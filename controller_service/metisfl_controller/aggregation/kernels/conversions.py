@@ -38,7 +38,9 @@ _LARGEST, _SMALLEST = np.float32(LARGEST_SCALE), np.float32(SMALLEST_SCALE)
 def _read(kind: int, first: int, second: int, at: int, values: Singles) -> None:
     n = values.size
     if kind == kinds.FLOAT32:
-        values[:] = carray(pointer(first + at * 4), n, np.float32)
+        singles = carray(pointer(first + at * 4), n, np.float32)
+        for i in range(n):
+            values[i] = singles[i]
     elif kind == kinds.FLOAT64:
         doubles = carray(pointer(first + at * 8), n, np.float64)
         for i in range(n):
@@ -54,10 +56,13 @@ def _read(kind: int, first: int, second: int, at: int, values: Singles) -> None:
     elif kind == kinds.SCALED:
         codes = carray(pointer(first + at), n, np.int8)
         scales = carray(pointer(second + at // kinds.SCALE_BLOCK * 4), -(-n // kinds.SCALE_BLOCK), np.float32)
-        for block in range(scales.size):
-            scale = scales[block]
-            for i in range(block * kinds.SCALE_BLOCK, min(n, (block + 1) * kinds.SCALE_BLOCK)):
+        whole = n // kinds.SCALE_BLOCK
+        for block in range(whole):
+            start, scale = block * kinds.SCALE_BLOCK, scales[block]
+            for i in range(start, start + kinds.SCALE_BLOCK):
                 values[i] = np.float32(codes[i]) * scale
+        for i in range(whole * kinds.SCALE_BLOCK, n):
+            values[i] = np.float32(codes[i]) * scales[whole]
 
 
 @njit(nogil=True, error_model="numpy")
@@ -69,7 +74,8 @@ def _scale(values: Singles, codes: Any) -> Any:
         largest = max(largest, np.uint32(bits_of(values[i]) & 0x7FFFFFFF))
     scale = min(single_of(largest) / np.float32(127), _LARGEST)
     if largest >= _INFINITE or scale < _SMALLEST:
-        codes[:] = 0
+        for i in range(codes.size):
+            codes[i] = 0
         return np.float32(np.nan) if largest >= _INFINITE else np.float32(0)
     for i in range(values.size):
         codes[i] = np.int8(np.rint(values[i] / scale))
@@ -80,7 +86,9 @@ def _scale(values: Singles, codes: Any) -> Any:
 def _write(kind: int, first: int, second: int, at: int, values: Singles) -> None:
     n = values.size
     if kind == kinds.FLOAT32:
-        carray(pointer(first + at * 4), n, np.float32)[:] = values
+        singles = carray(pointer(first + at * 4), n, np.float32)
+        for i in range(n):
+            singles[i] = values[i]
     elif kind == kinds.FLOAT64:
         doubles = carray(pointer(first + at * 8), n, np.float64)
         for i in range(n):

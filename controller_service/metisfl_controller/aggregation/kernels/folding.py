@@ -74,15 +74,15 @@ def _fold_blocks(
             return bad
         n = min(step, stop - at)
         standing = carray(pointer(sums + at * 8), n, np.float64)
-        if finishing:
-            # The sums themselves are of no use any more: they are not written back.
-            here = scratch[:n]
-            if not empty:
-                here[:] = standing
-        else:
-            here = standing
+        # The sums themselves are of no use any more when this is the end: they are not written back. Loops, because
+        # array assignments bring error messages along that take seconds to compile.
+        here = scratch[:n] if finishing else standing
         if empty:
-            here[:] = 0.0
+            for i in range(n):
+                here[i] = 0.0
+        elif finishing:
+            for i in range(n):
+                here[i] = standing[i]
         add_block(kind, here, first, second, kept, weights, at)
         if finishing:
             bad += write_block(out_kind, here, total, out, base, at)

@@ -77,22 +77,22 @@ def _integers(dtype: type[Any]) -> Callable[..., int]:
     return write
 
 
-@njit(nogil=True)
+@njit(inline="always")
 def _same(x: Any) -> Any:
     return x
 
 
-@njit(nogil=True)
+@njit(inline="always")
 def _to_single(x: Any) -> Any:
     return np.float32(x)
 
 
-@njit(nogil=True)
+@njit(inline="always")
 def _to_half(x: Any) -> Any:
     return single_to_half(to_odd(x))
 
 
-@njit(nogil=True)
+@njit(inline="always")
 def _to_brain(x: Any) -> Any:
     return single_to_brain(to_odd(x))
 
@@ -116,7 +116,7 @@ def _write_bool(sums: Sums, total: float, out: int, at: int) -> int:
     return 0
 
 
-@njit(nogil=True)
+@njit(inline="always")
 def write_block(kind: int, sums: Sums, total: float, out: int, base: int, at: int) -> int:
     """Write elements `at` … `at + sums.size` of a segment at address `out`. `base`: the address of what to add to a
     floating-point mean, of the same dtype, or 0."""
