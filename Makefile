@@ -6,7 +6,7 @@ READY  := $(VENV)/.ready
 CODE   := core operator controller_service learner_image benchmarks tests examples hack/_cluster hack/cluster hack/images hack/requirements hack/manifests
 
 .DEFAULT_GOAL := help
-.PHONY: help venv run test test-full lint format unit integration charts browser e2e images cluster-up cluster-down protos crd clean
+.PHONY: help venv run test test-full lint format unit integration charts browser e2e images cluster-up cluster-down protos crd bench bench-compare bench-report clean
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -68,6 +68,17 @@ cluster-down: ## Stop it
 
 protos: $(READY) ## Generate the protobuf stubs
 	hack/protos
+
+bench: $(READY) ## Measure everything in docs/benchmarks.md (long; nothing else may run)
+	$(BIN)/python -m benchmarks.suite || echo "some failed: the page says which"
+	$(BIN)/python -m benchmarks.report
+
+bench-compare: $(READY) ## Compare with Flower and NVIDIA FLARE, from PyPI
+	$(BIN)/python -m benchmarks.compare
+	$(BIN)/python -m benchmarks.report
+
+bench-report: $(READY) ## Write docs/benchmarks.md and its plots from benchmarks/results
+	$(BIN)/python -m benchmarks.report
 
 crd: $(READY) ## Write the CRD into manifests and chart
 	hack/crd

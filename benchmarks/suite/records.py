@@ -34,3 +34,9 @@ def read(folder: Path, name: str) -> Record | None:
     """None where it has not been measured."""
     path = folder / f"{name}.json"
     return Record(**json.loads(path.read_text())) if path.exists() else None
+
+
+def figures_of(folder: Path, name: str) -> dict[str, Any]:
+    """What the command printed; empty where it was not measured or failed."""
+    record = read(folder, name)
+    return record.result or {} if record else {}

@@ -1,0 +1,1 @@
+"""docs/benchmarks.md, its tables and plots, from the files of results: `python -m benchmarks.report`."""
