@@ -90,10 +90,10 @@ class BareServer:
         stop = pb.Task(kind=pb.TASK_KIND_STOP).SerializeToString()
         while (task := await outbox.get()) != stop:
             yield task
-        yield task
         self._left += 1
         if self._left == self._bare.learners:
             self.over.set()
+        yield task
 
     async def _model(self, request: bytes, context: Any) -> AsyncIterator[bytes]:
         for message in self._down:
@@ -104,10 +104,11 @@ class BareServer:
         yield self._grant
         for _ in range(self._chunks + 1):
             await anext(messages)
-        yield self._receipt
+        # Before the receipt: whoever has it may hang up, and that ends this call wherever it stands.
         self._uploads += 1
         if self._uploads == self._bare.learners:
             self._begin()
+        yield self._receipt
 
     def _begin(self) -> None:
         """Send out the next round's tasks, or the end."""
