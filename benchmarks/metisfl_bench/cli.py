@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable
 from typing import Any
@@ -16,6 +17,7 @@ from metisfl_bench import fanin, rounds
 from metisfl_bench.layouts import LAYOUTS
 from metisfl_bench.machine import machine
 from metisfl_bench.processes import BenchError
+from metisfl_controller import kernel_cache
 
 _ERRORS = Console(stderr=True)
 _OUTPUT = Console()
@@ -110,6 +112,7 @@ def aggregate_command(
     learners: int, parameters: int, layout: str, rounds_: int, as_json: bool, threads: int | None
 ) -> None:
     """The weighted mean of many models, against how fast this machine reads memory."""
+    kernel_cache.prepare(os.environ)
     from metisfl_bench import aggregate
 
     of_run = aggregate.AggregateBench(learners, parameters, layout, rounds_, threads)
@@ -152,6 +155,7 @@ def codecs_command(
     no_shaped: bool,
 ) -> None:
     """What each codec costs and saves: bytes, speed, error, and rounds over loopback and a slow link."""
+    kernel_cache.prepare(os.environ)
     from metisfl_bench import codec_figures
 
     of_run = codec_figures.CodecBench(

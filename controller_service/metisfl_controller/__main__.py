@@ -11,12 +11,11 @@ import os
 import resource
 import signal
 import sys
-import tempfile
 from collections.abc import MutableMapping
-from pathlib import Path
 
 from metisfl.allocator import keep_chunk_memory
 from metisfl.logs import configure, logger
+from metisfl_controller import kernel_cache
 from metisfl_controller.settings import Settings, SettingsError
 
 
@@ -30,9 +29,11 @@ def main() -> int:
     keep_chunk_memory(one_arena=True)
     _raise_open_files()
     _calm_threads(os.environ)
-    # Numba reads this when it is imported; compiled kernels are kept for the next start, also where $HOME is read-only.
-    cache = Path(tempfile.gettempdir()) / f"metisfl-kernels-{os.getuid()}"
-    os.environ.setdefault("NUMBA_CACHE_DIR", str(cache))
+    try:
+        kernel_cache.prepare(os.environ)
+    except OSError as error:
+        print(f"metisfl_controller: compiled kernels cannot be kept in NUMBA_CACHE_DIR: {error}", file=sys.stderr)
+        return 1
     return asyncio.run(_run(settings))
 
 
@@ -52,7 +53,7 @@ def _raise_open_files() -> None:
 
 
 async def _run(settings: Settings) -> int:
-    # After NUMBA_CACHE_DIR is set.
+    # After the environment is ready for Numba.
     from metisfl.spec import SpecError
     from metisfl_controller.service import serve
     from metisfl_controller.state.store import StateError

@@ -25,9 +25,14 @@ look = {"user": os.getuid(), "writable": [f for f in ("/", "/tmp", "/var/tmp", "
 # What each image is for is in it and can be loaded.
 IMPORTS = {
     "controller": """
-import pathlib, metisfl_controller.aggregation.kernels as kernels
-kernels.configure(1)  # compiles one, and refuses another threading layer than OpenMP
-assert list(pathlib.Path("/tmp/numba").rglob("*.nbi")), "compiled kernels are not kept"
+from metisfl_controller import kernel_cache
+folder = kernel_cache.prepare(os.environ)
+assert list(folder.rglob("*.nbi")), "the image brings no compiled kernels"
+from metisfl_controller.aggregation.kernels import runtime
+before = sorted(folder.rglob("*.nbc"))
+runtime.configure(2)  # refuses another threading layer than OpenMP
+if "NUMBA_CPU_NAME" in os.environ:
+    assert sorted(folder.rglob("*.nbc")) == before, "the image's kernels were not of use"
 print(json.dumps(look))
 """,
     "learner": """

@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -28,9 +27,10 @@ from metisfl.wire.codecs import Codec, Encoding
 from metisfl.wire.compression import Zstd
 from metisfl.wire.layout import Buffer, Layout, aligned_zeros
 from metisfl.wire.transport import Transport, supported_codecs, supported_compressions
+from metisfl_controller import kernel_cache
 
-# Where the controller keeps its kernels, too; numba reads this once.
-os.environ.setdefault("NUMBA_CACHE_DIR", str(Path(tempfile.gettempdir()) / f"metisfl-kernels-{os.getuid()}"))
+# Before anything imports Numba; the controller keeps its kernels in the same place.
+kernel_cache.prepare(os.environ)
 
 WAIT_SECONDS = 30.0
 START_SECONDS = 100.0

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
+from metisfl_controller import kernel_cache
 from metisfl_controller.rounds import messages as m
 from metisfl_controller.rounds.evaluation import Report
 from metisfl_controller.rounds.machine import Machine
@@ -19,8 +18,8 @@ from metisfl_controller.rounds.tasks import Kind, TaskId
 DEADLINE = 100.0
 GRACE = 15.0
 
-# Before anything imports numba, which reads it once; the controller keeps its kernels in the same place.
-os.environ.setdefault("NUMBA_CACHE_DIR", str(Path(tempfile.gettempdir()) / f"metisfl-kernels-{os.getuid()}"))
+# Before anything imports Numba, which reads the environment once; the controller keeps its kernels in the same place.
+kernel_cache.prepare(os.environ)
 
 
 @pytest.fixture(scope="session")
