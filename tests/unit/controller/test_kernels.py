@@ -1,6 +1,10 @@
-"""The controller's codec kernels against the NumPy reference, and the search for flaws."""
+"""The controller's codec kernels against the NumPy reference, the search for flaws, and the code that is generated."""
 
 from __future__ import annotations
+
+import os
+import re
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -10,7 +14,8 @@ from hypothesis import strategies as st
 
 from metisfl.wire.codecs import Codec, Encoding
 from metisfl.wire.layout import Layout
-from metisfl_controller.aggregation.kernels import conversions, flaws
+from metisfl_controller.aggregation.kernels import adders, conversions, flaws
+from metisfl_controller.kernel_cache import BASELINE
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 FLOATS = (np.dtype(np.float16), BFLOAT16, np.dtype(np.float32), np.dtype(np.float64))
@@ -103,6 +108,26 @@ def test_no_model_travels_in_topk() -> None:
     layout = Layout.of({"t": np.ones(5, np.float32)})
     with pytest.raises(ValueError, match="TopK"):
         conversions.encode(Encoding(layout, Codec.TOPK), layout.allocate())
+
+
+# ---- generated code
+
+
+@pytest.mark.skipif(os.environ.get("NUMBA_CPU_NAME") != BASELINE, reason="the processor lacks AVX2 and FMA")
+@pytest.mark.parametrize(
+    ("loop", "conversion"),
+    [
+        (adders._add_float32, r"vcvtps2pd\s.*%ymm"),
+        (adders._add_float16, r"vcvtps2pd\s.*%ymm"),
+        (adders._add_bfloat16, r"vcvtps2pd\s.*%ymm"),
+        (adders._add_int8, r"vcvtdq2pd\s.*%ymm"),
+    ],
+)
+def test_inner_loops_take_four_elements_at_a_time(loop: Any, conversion: str) -> None:
+    loop(np.zeros(0), np.zeros(0, np.int64), np.zeros(0), 0)
+    (code,) = loop.inspect_asm().values()
+    assert re.search(conversion, code)
+    assert re.search(r"vfmadd\d+pd\s.*%ymm", code)
 
 
 # ---- flaws
