@@ -12,6 +12,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from metisfl.cli.extras import require
 from metisfl.wire.codecs import Codec
 from metisfl_bench import fanin, rounds
 from metisfl_bench.layouts import LAYOUTS
@@ -30,6 +31,7 @@ def bench() -> None:
     Results are ratios against what the same machine does in the same run, so that they mean something elsewhere.
     Nothing else should run meanwhile.
     """
+    require("controller", "numba", "fastapi", "prometheus_client", "uvicorn")
 
 
 Command = Callable[..., Any]

@@ -119,6 +119,7 @@ def test_resume_needs_to_know_what(tmp_path: Path) -> None:
     [
         (["run", str(EXAMPLES / "digits" / "federation.yaml")], "numba", "local"),
         (["model", "get", "digits"], "kubernetes", "cluster"),
+        (["bench", "round"], "numba", "controller"),
     ],
 )
 def test_a_missing_extra_is_named(
