@@ -9,7 +9,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,16 +21,23 @@ from benchmarks.compare.systems.main import main
 from benchmarks.compare.work import Work
 from metisfl.wire.codecs import Codec, Encoding
 from metisfl.wire.layout import Buffer, Layout, TensorSpec
-from metisfl_controller.aggregation.engine import Engine
-from metisfl_controller.aggregation.fedavg import FedAvg
-from metisfl_controller.aggregation.kernels import runtime
-from metisfl_controller.aggregation.rule import Staged
+from metisfl_controller import kernel_cache
+
+if TYPE_CHECKING:
+    from metisfl_controller.aggregation.engine import Engine
 
 PROCESS_PER_LEARNER = "--process-per-learner"
 
 
 def aggregation(work: Work) -> list[dict[str, Any]]:
     """The rule on all models at once, and the engine that is given one upload after the other, as a round does."""
+    kernel_cache.prepare(os.environ)
+    # After the environment is ready for Numba.
+    from metisfl_controller.aggregation.engine import Engine
+    from metisfl_controller.aggregation.fedavg import FedAvg
+    from metisfl_controller.aggregation.kernels import runtime
+    from metisfl_controller.aggregation.rule import Staged
+
     layout = Layout(tuple(TensorSpec(str(number), "float32", shape) for number, shape in enumerate(work.shapes)))
     inputs = arrays.models(work)
     weights = arrays.weights(work)
