@@ -70,8 +70,7 @@ protos: $(READY) ## Generate the protobuf stubs
 	hack/protos
 
 bench: $(READY) ## Measure everything in docs/benchmarks.md (long; nothing else may run)
-	$(BIN)/python -m benchmarks.suite || echo "some failed: the page says which"
-	$(BIN)/python -m benchmarks.report
+	$(BIN)/python -m benchmarks.suite; status=$$?; $(BIN)/python -m benchmarks.report; exit $$status
 
 bench-compare: $(READY) ## Compare with Flower and NVIDIA FLARE, from PyPI
 	$(BIN)/python -m benchmarks.compare
