@@ -58,6 +58,7 @@ class FedAvg:
         """Add uploads; their memory may be reused afterwards. Several at once cost less than one by one."""
         if not uploads:
             return
+        self._check(uploads)
         for encoded, sums in zip(self._encoding.segments, self._sums, strict=True):
             source, planes = _source(encoded, uploads)
             for start, stop in _tiles(sums, *planes):
@@ -79,6 +80,9 @@ class FedAvg:
         if not total > 0:
             raise ValueError("there is nothing to average: no update carried a positive weight")
         layout = self._encoding.layout
+        self._check(last)
+        if base is not None:
+            kinds.require(base, layout.nbytes, "a base")
         model = self._allocate(layout.nbytes)
         for encoded, sums in zip(self._encoding.segments, self._sums, strict=True):
             out = encoded.segment.of(model)
@@ -99,6 +103,10 @@ class FedAvg:
                 )
         self._total = total
         return model
+
+    def _check(self, uploads: Sequence[Staged]) -> None:
+        for upload in uploads:
+            kinds.require(upload.content, self._encoding.nbytes, "an upload")
 
 
 def _source(encoded: EncodedSegment, uploads: Sequence[Staged]) -> tuple[Source, list[NDArray[Any]]]:

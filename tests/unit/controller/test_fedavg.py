@@ -289,6 +289,19 @@ def test_a_mean_that_left_the_range_of_float64_is_an_error() -> None:
         rule.finish()
 
 
+def test_buffers_that_are_too_short_are_refused_before_a_kernel_reads_beyond_them() -> None:
+    encoding = Encoding(Layout.of({"t": np.zeros(50, np.float32)}), Codec.INT8)
+    short = Staged(np.zeros(encoding.nbytes - 1, np.uint8), 1.0)
+    whole = Staged(np.zeros(encoding.nbytes, np.uint8), 1.0)
+    rule = FedAvg(encoding, updates=True)
+    with pytest.raises(ValueError, match="an upload of 67 bytes, and 68 are needed"):
+        rule.fold([short])
+    with pytest.raises(ValueError, match="an upload of 67 bytes"):
+        rule.finish(encoding.layout.allocate(), [short])
+    with pytest.raises(ValueError, match="a base of 199 bytes, and 200 are needed"):
+        rule.finish(np.zeros(199, np.uint8), [whole])
+
+
 @pytest.mark.parametrize("codec", Codec)
 def test_mapped_memory_gives_the_same_bits_tile_by_tile(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, codec: Codec

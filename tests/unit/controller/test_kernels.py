@@ -110,6 +110,21 @@ def test_no_model_travels_in_topk() -> None:
         conversions.encode(Encoding(layout, Codec.TOPK), layout.allocate())
 
 
+def test_buffers_that_are_too_short_are_refused() -> None:
+    layout = Layout.of({"t": np.ones(50, np.float32)})
+    encoding = Encoding(layout, Codec.BFLOAT16)
+    model, section = layout.allocate(), np.zeros(encoding.nbytes, np.uint8)
+    for call in (
+        lambda: conversions.encode(encoding, model[:-1], section),
+        lambda: conversions.encode(encoding, model, section[:-1]),
+        lambda: conversions.decode(encoding, section[:-1], model),
+        lambda: conversions.decode(encoding, section, model[:-1]),
+        lambda: flaws.flaw(encoding, section[:-1]),
+    ):
+        with pytest.raises(ValueError, match="are needed"):
+            call()
+
+
 # ---- generated code
 
 

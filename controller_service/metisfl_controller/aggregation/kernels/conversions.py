@@ -147,6 +147,8 @@ def encode(encoding: Encoding, model: Buffer, into: Buffer | None = None) -> Buf
         if encoding.codec is Codec.FLOAT32:
             return model
         into = aligned_zeros(encoding.nbytes)
+    kinds.require(model, encoding.layout.nbytes, "a model")
+    kinds.require(into, encoding.nbytes, "a section")
     for encoded in encoding.segments:
         source = (encoded.segment.of(model),)
         _convert(
@@ -164,6 +166,8 @@ def decode(encoding: Encoding, content: Buffer, into: Buffer | None = None) -> B
         if encoding.codec is Codec.FLOAT32:
             return content
         into = encoding.layout.allocate()
+    kinds.require(content, encoding.nbytes, "a section")
+    kinds.require(into, encoding.layout.nbytes, "a model")
     for encoded in encoding.segments:
         out = (encoded.segment.of(into),)
         _convert(kinds.kind_of(encoded), kinds.planes(encoded, content), kinds.kind_of_dtype(out[0].dtype), out)

@@ -83,6 +83,7 @@ _COUNT = Blockwise(_count_alone, _count_together)
 def flaw(encoding: Encoding, content: Buffer) -> str | None:
     """Why an upload cannot be used: a value that is not finite, or indices of TopK that do not rise or are out of
     range. None when all is well."""
+    kinds.require(content, encoding.nbytes, "an upload")
     if not any(_flaws(encoded, content) for encoded in encoding.segments):
         return None
     return encoding.flaw(content) or "a scale of Int8 is so large that its values leave the range of float32"

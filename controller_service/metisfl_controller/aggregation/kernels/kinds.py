@@ -53,3 +53,9 @@ def planes(encoded: EncodedSegment, content: Buffer) -> tuple[NDArray[Any], ...]
             return encoded.codes(content), encoded.scales(content)
         case Form.TOPK:
             return encoded.indices(content), encoded.values(content)
+
+
+def require(buffer: Buffer, nbytes: int, what: str) -> None:
+    """Kernels believe the layout. Raises ValueError for a buffer that they would read or write beyond."""
+    if buffer.size < nbytes:
+        raise ValueError(f"{what} of {buffer.size} bytes, and {nbytes} are needed")
