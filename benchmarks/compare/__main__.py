@@ -9,7 +9,7 @@ import click
 from rich.console import Console
 
 from benchmarks.compare import plan, results, runner
-from benchmarks.compare.children import CompareError
+from benchmarks.compare.children import CompareError, exit_on_sigterm
 from benchmarks.compare.environments import CACHE, ROOT
 
 _CONSOLE = Console(stderr=True)
@@ -58,4 +58,5 @@ def _tell(text: str) -> None:
 
 
 if __name__ == "__main__":
+    exit_on_sigterm()
     main(prog_name="python -m benchmarks.compare")

@@ -7,9 +7,11 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from benchmarks.compare.output import tell
 
@@ -78,6 +80,26 @@ def children(logs: Path, environment: Mapping[str, str] | None = None) -> Iterat
         yield started
     finally:
         started.stop()
+
+
+def exit_on_sigterm() -> None:
+    """Let SIGTERM unwind this process, so that it stops its children. Only the first one: a second, such as `timeout`
+    sends to the whole group, must not interrupt the unwinding."""
+
+    def leave(number: int, frame: object) -> NoReturn:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        sys.exit(128 + number)
+
+    signal.signal(signal.SIGTERM, leave)
+
+
+def stop(process: subprocess.Popen[str]) -> None:
+    """End a process that stops its own children on SIGTERM; by force when that takes too long."""
+    process.terminate()
+    try:
+        process.wait(3 * STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
 
 
 def answers(port: int) -> bool:

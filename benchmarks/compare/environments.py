@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.compare.children import STOP_SECONDS, CompareError
+from benchmarks.compare.children import CompareError, stop
 from benchmarks.compare.plan import Setup
 from benchmarks.compare.work import Work
 
@@ -63,10 +63,11 @@ def measure(python: Path, mode: str, setup: Setup, work: Work) -> list[dict[str,
     with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as process:
         try:
             output, _ = process.communicate(timeout=work.seconds + SPARE_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.terminate()
-            process.wait(2 * STOP_SECONDS)
-            raise CompareError(f"not done after {work.seconds + SPARE_SECONDS:g} s") from None
+        except BaseException as error:
+            stop(process)
+            if isinstance(error, subprocess.TimeoutExpired):
+                raise CompareError(f"not done after {work.seconds + SPARE_SECONDS:g} s") from None
+            raise
     if process.returncode:
         raise CompareError(f"the process ended with status {process.returncode}")
     answer: dict[str, Any] = json.loads(output.splitlines()[-1])
