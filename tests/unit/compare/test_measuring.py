@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 
 from benchmarks.compare import arrays, times
 from benchmarks.compare.children import CompareError, children
-from benchmarks.compare.environments import SHORT_WAITS, measure
+from benchmarks.compare.environments import ROOT, SHORT_WAITS, measure
 from benchmarks.compare.plan import Setup
 from benchmarks.compare.work import Work, size_name
 
@@ -121,6 +122,34 @@ def test_children_end_with_their_own_children(tmp_path: Path) -> None:
     with children(tmp_path) as started:
         child = started.start(sys.executable, "-u", "-c", program)
     assert child.returncode is not None
+
+
+def test_a_second_sigterm_does_not_interrupt_the_stopping_of_children() -> None:
+    program = """
+from benchmarks.compare.children import exit_on_sigterm
+import time
+exit_on_sigterm()
+try:
+    print("ready", flush=True)
+    time.sleep(60)
+finally:
+    print("stopping", flush=True)
+    input()
+    print("stopped", flush=True)
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", program], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdin
+        assert process.stdout
+        assert process.stdout.readline() == "ready\n"
+        process.terminate()
+        assert process.stdout.readline() == "stopping\n"
+        process.terminate()
+        process.stdin.write("\n")
+        process.stdin.flush()
+        assert process.stdout.readline() == "stopped\n"
+    assert process.returncode == 128 + signal.SIGTERM
 
 
 def test_short_waits_are_short() -> None:
