@@ -50,10 +50,10 @@ def run(bench: RoundBench, tell: Progress) -> dict[str, Any]:
     layout = LAYOUTS[bench.layout](bench.parameters)
     with tempfile.TemporaryDirectory(prefix="metisfl-bench-") as name:
         directory = Path(name)
-        documents, peak, status = _rounds(bench, directory, tell)
-        timed = cycles(documents)[1:]
+        measured = _rounds(bench, directory, tell)
+        timed = cycles(measured.documents)[1:]
         seconds = statistics.median(timed)
-        last = documents[-1]
+        last = measured.documents[-1]
         bytes_moved = last["bytesSent"] + last["bytesReceived"]
         result: dict[str, Any] = {
             **{name: value for name, value in asdict(bench).items() if name != "timeout_seconds"},
@@ -62,11 +62,12 @@ def run(bench: RoundBench, tell: Progress) -> dict[str, Any]:
             "round_seconds_median": seconds,
             "round_seconds_min": min(timed),
             "round_seconds": timed,
-            "phase_seconds": _phases(documents[1:]),
+            "phase_seconds": _phases(measured.documents[1:]),
+            "kernel_seconds_mean": measured.kernel_seconds / len(measured.documents),
             "bytes_moved": bytes_moved,
             "bytes_per_second": bytes_moved / seconds,
-            "controller_peak_rss_mb": peak / 1e6,
-            "state": status,
+            "controller_peak_rss_mb": measured.peak_bytes / 1e6,
+            "state": measured.state,
         }
         if bench.bare_stream and bench.shaped is None:
             tell("measuring the bare stream")
@@ -77,7 +78,17 @@ def run(bench: RoundBench, tell: Progress) -> dict[str, Any]:
         return result
 
 
-def _rounds(bench: RoundBench, directory: Path, tell: Progress) -> tuple[list[dict[str, Any]], int, str]:
+@dataclass(frozen=True)
+class _Measured:
+    """What the controller and the kernel told at the end. `kernel_seconds`: of all rounds together."""
+
+    documents: list[dict[str, Any]]
+    kernel_seconds: float
+    peak_bytes: int
+    state: str
+
+
+def _rounds(bench: RoundBench, directory: Path, tell: Progress) -> _Measured:
     setup = Setup(
         learners=bench.learners,
         rounds=bench.rounds + 1,
@@ -101,7 +112,8 @@ def _rounds(bench: RoundBench, directory: Path, tell: Progress) -> tuple[list[di
         state = running.get("/v1/federation")["state"]
         if len(documents) != setup.rounds:
             raise BenchError(f"{len(documents)} of {setup.rounds} rounds were committed; the federation is {state}")
-        return documents, running.memory("VmHWM"), state
+        kernel_seconds = running.metric("metisfl_aggregation_seconds_sum")
+        return _Measured(documents, kernel_seconds, running.memory("VmHWM"), state)
 
 
 def _loads(bench: RoundBench, address: str) -> list[Load]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from benchmarks.report import earlier, words
 from benchmarks.suite import plan
@@ -53,7 +54,7 @@ def rounds(results: Path, images: Path) -> str | None:
         return None
     cpp = [earlier.ROUND_SECONDS[learners, size] for learners, size, _ in plan.ROUNDS]
     series = [Bars("this controller", _BLUE, ours), Bars("MetisFL C++, measured earlier", _GREY, cpp)]
-    return _draw(images, "bench-round", "a round, s (log)", groups, series, words.seconds, logarithmic=True)
+    return _draw(images, "bench-round", "a round (log)", groups, series, words.seconds, logarithmic=True)
 
 
 def codecs(results: Path, images: Path) -> str | None:
@@ -68,7 +69,7 @@ def codecs(results: Path, images: Path) -> str | None:
             [each.get("shaped_round_seconds_median") for each in figures.values()],
         ),
     ]
-    return _draw(images, "bench-codecs", "a round, s (log)", list(figures), series, words.seconds, logarithmic=True)
+    return _draw(images, "bench-codecs", "a round (log)", list(figures), series, words.seconds, logarithmic=True)
 
 
 def _draw(
@@ -98,7 +99,12 @@ def _draw(
             axis.bar_label(rectangles, [spoken(value) for value in heights], fontsize=7.5, padding=2)
         if logarithmic:
             axis.set_yscale("log")
-        axis.margins(y=0.14)
+            axis.margins(y=0.14)
+            axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: spoken(value)))
+            axis.yaxis.set_minor_formatter(NullFormatter())
+        else:
+            axis.set_ylim(0, 105)  # Per cent.
         axis.set_xticks(range(len(groups)), groups)
         axis.set_ylabel(what)
         axis.grid(axis="y", color="#dddddd", linewidth=0.6)

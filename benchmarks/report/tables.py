@@ -86,8 +86,11 @@ def phases(results: Path) -> str:
     names = list(dict.fromkeys(name for result in found.values() for name in result["phase_seconds"]))
     if not found:
         return "Not measured yet."
-    rows = [[size, *(words.seconds(result["phase_seconds"][name]) for name in names)] for size, result in found.items()]
-    return words.table(["Learners × parameters", *names], rows)
+    rows = []
+    for size, result in found.items():
+        figures = [*(result["phase_seconds"][name] for name in names), result["kernel_seconds_mean"]]
+        rows.append([size, *map(words.seconds, figures)])
+    return words.table(["Learners × parameters", *names, "kernels"], rows)
 
 
 def variations(results: Path) -> str:

@@ -36,7 +36,7 @@ def percent(fraction: float) -> str:
 
 
 def times(ratio: float) -> str:
-    return f"{ratio:.2g} ×" if ratio < 10 else f"{ratio:.0f} ×"
+    return f"{ratio:.1f} ×" if ratio < 10 else f"{ratio:.0f} ×"
 
 
 def count(number: int) -> str:

@@ -19,6 +19,7 @@ def test_rounds_against_a_bare_stream() -> None:
     assert len(result["round_seconds"]) == 2
     assert result["round_seconds_min"] <= result["round_seconds_median"]
     assert {"train", "aggregate", "commit"} <= result["phase_seconds"].keys()
+    assert result["kernel_seconds_mean"] > 0
     assert result["controller_peak_rss_mb"] > 10
     assert result["fraction_of_stream"] == pytest.approx(result["bytes_per_second"] / result["stream_bytes_per_second"])
 

@@ -52,6 +52,7 @@ def round_(seconds: float) -> dict[str, Any]:
         "fraction_of_stream": 0.75,
         "controller_peak_rss_mb": 512.3,
         "phase_seconds": {"train": 0.08, "aggregate": 0.004},
+        "kernel_seconds_mean": 0.011,
     }
 
 
@@ -97,7 +98,7 @@ def test_figures_come_from_the_files(tmp_path: Path) -> None:
     assert row(tables.rounds(tmp_path), "25 × 1M")[1:] == [
         "100 ms", "90 ms", "237 ms", "2.4 ×", "2 GB/s", "75 %", "512 MB",
     ]  # fmt: skip
-    assert row(tables.phases(tmp_path), "25 × 1M") == ["25 × 1M", "80 ms", "4 ms"]
+    assert row(tables.phases(tmp_path), "25 × 1M") == ["25 × 1M", "80 ms", "4 ms", "11 ms"]
     assert row(tables.fanin(tmp_path), "A round of 1,000 learners × 10k")[1] == "1 s"
     assert row(tables.codecs(tmp_path), "Float32")[-2:] == ["100 ms", "800 ms"]
     assert tables.machines(tmp_path).count("Abacus, 2 cores") == 1
