@@ -192,7 +192,7 @@ def _is_of_several(value: Any) -> bool:
 def _side_by_side(title: str, figures: dict[str, dict[str, Any]]) -> Table:
     """The same figures of several things, a column each."""
     table = Table(title=title, title_justify="left")
-    table.add_column("figure")
+    table.add_column("figure", overflow="fold")
     for name in figures:
         table.add_column(name, justify="right")
     for key in next(iter(figures.values())):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from metisfl.wire.codecs import Codec
-from tests.integration.bench.running import bench
+from tests.integration.bench.running import bench, run
 
 
 def test_every_codec_in_rounds_over_loopback() -> None:
@@ -29,3 +29,12 @@ def test_every_codec_in_rounds_over_loopback() -> None:
         assert "shaped_round_seconds_median" not in figure
     assert figures["Float32"]["max_error_of_bound"] == 0
     assert figures["Int8"]["max_error_of_bound"] > 0.5
+
+
+def test_one_codec_for_people() -> None:
+    done = run("codecs", "--codec", "Int8", "--learners", "2", "--parameters", "64000", "--rounds", "1", "--no-shaped")
+    assert done.returncode == 0, done.stderr
+    rows = [[cell.strip() for cell in line.strip("│").split("│")] for line in done.stdout.splitlines()]
+    assert ["upload_bytes_of_float32", "0.2656"] in rows
+    assert ["parameters", "64,000"] in rows
+    assert "Float32" not in done.stdout
