@@ -23,9 +23,12 @@ from metisfl.allocator import keep_chunk_memory
 from metisfl.proto.v1 import controller_pb2 as pb
 from metisfl.proto.v1 import model_pb2
 from metisfl.wire import frames, rpc
-from metisfl.wire.transport import LOSSLESS
+from metisfl.wire.codecs import Codec, Encoding
+from metisfl.wire.layout import Buffer
+from metisfl.wire.limits import CHUNK_BYTES
+from metisfl.wire.transport import MODEL_SECTION, Transport
 from metisfl_bench.layouts import LAYOUTS
-from metisfl_bench.payload import Payload, whole_model
+from metisfl_bench.payload import whole_model
 
 STOP_SECONDS = 60.0
 
@@ -38,13 +41,14 @@ class Bare:
     rounds: int
     layout: str
     parameters: int
+    codec: str = "Float32"
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
 
 
 class BareServer:
-    """The same calls with the same answers as the controller's, in Float32, without a state to speak of."""
+    """The same calls with the same answers as the controller's, without a state to speak of."""
 
     def __init__(self, bare: Bare) -> None:
         self._bare = bare
@@ -53,11 +57,11 @@ class BareServer:
         self._starts: list[float] = []
         self._left = 0
         self.over = asyncio.Event()
-        payload = whole_model(LAYOUTS[bare.layout](bare.parameters))
-        self._down = _download(payload)
-        self._chunks = len(self._down) - 2
+        layout, transport = LAYOUTS[bare.layout](bare.parameters), Transport(Codec(bare.codec))
+        self._down = _download(transport.download(layout), whole_model(layout).content)
+        self._upload_chunks = -(-transport.upload(layout).nbytes // CHUNK_BYTES)
         terms = pb.JoinResponse(learner_id="load", lease=pb.Lease(id="bare", seconds=7200, heartbeat_seconds=7200))
-        LOSSLESS.tell(terms)
+        transport.tell(terms)
         self._terms = terms.SerializeToString()
         self._grant = pb.UploadResponse(grant=pb.Grant(offsets=[0])).SerializeToString()
         receipt = pb.Receipt(outcome=pb.OUTCOME_ACCEPTED)
@@ -102,7 +106,7 @@ class BareServer:
     async def _upload(self, messages: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
         await anext(messages)
         yield self._grant
-        for _ in range(self._chunks + 1):
+        for _ in range(self._upload_chunks + 1):
             await anext(messages)
         # Before the receipt: whoever has it may hang up, and that ends this call wherever it stands.
         self._uploads += 1
@@ -123,13 +127,14 @@ class BareServer:
             outbox.put_nowait(message)
 
 
-def _download(payload: Payload) -> list[bytes]:
+def _download(encoding: Encoding, model: Buffer) -> list[bytes]:
     """Header, chunks, finish: the same objects for everybody, as the controller sends them."""
-    header = pb.DownloadHeader(sections=[payload.section])
-    finish = model_pb2.Finish(section_checksums=[payload.checksum])
+    content = encoding.encode(model).data
+    header = pb.DownloadHeader(sections=[encoding.section(MODEL_SECTION)])
+    finish = model_pb2.Finish(section_checksums=[frames.section_checksum(content)])
     return [
         pb.DownloadResponse(header=header).SerializeToString(),
-        *frames.encode_section(0, payload.content.data),
+        *frames.encode_section(0, content),
         pb.DownloadResponse(finish=finish).SerializeToString(),
     ]
 

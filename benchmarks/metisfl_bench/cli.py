@@ -129,13 +129,21 @@ def aggregate_command(
 @click.option("--parameters", type=click.IntRange(1), default=10_000, show_default=True)
 @click.option("--layout", type=click.Choice(list(LAYOUTS)), default="uniform16", show_default=True)
 @click.option("--rounds", "rounds_", type=click.IntRange(1), default=5, show_default=True, help="Repetitions.")
+@click.option("--codec", type=click.Choice([str(codec) for codec in Codec]), default="Float32", show_default=True)
 @click.option("--load-processes", type=click.IntRange(1, 100), default=4, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on the last line.")
 def fanin_command(
-    learners: int, participants: int, parameters: int, layout: str, rounds_: int, load_processes: int, as_json: bool
+    learners: int,
+    participants: int,
+    parameters: int,
+    layout: str,
+    rounds_: int,
+    codec: str,
+    load_processes: int,
+    as_json: bool,
 ) -> None:
     """Very many learners with a connection each: the controller's memory, and rounds against bare calls."""
-    of_run = fanin.FanInBench(learners, participants, parameters, layout, rounds_, load_processes)
+    of_run = fanin.FanInBench(learners, participants, parameters, layout, rounds_, codec, load_processes)
     _report("fanin", as_json, lambda: fanin.run(of_run, _tell))
 
 

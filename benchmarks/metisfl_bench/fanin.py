@@ -42,6 +42,7 @@ class FanInBench:
     parameters: int = 10_000
     layout: str = "uniform16"
     rounds: int = 5
+    codec: str = "Float32"
     load_processes: int = 4
     timeout_seconds: float = 1800.0
 
@@ -74,7 +75,7 @@ def run(bench: FanInBench, tell: Progress) -> dict[str, Any]:
 def _memory(bench: FanInBench, directory: Path, tell: Progress) -> dict[str, Any]:
     """The controller's resident memory: alone, with all learners idle, and after a round of all of them."""
     # A second round is opened and never done, so that the learners stay connected.
-    setup = Setup(learners=bench.learners, rounds=2)
+    setup = Setup(learners=bench.learners, rounds=2, codec=bench.codec)
     deadline = time.monotonic() + bench.timeout_seconds
     with contextlib.ExitStack() as stack:
         tell("starting the controller")
@@ -108,7 +109,7 @@ def _memory(bench: FanInBench, directory: Path, tell: Progress) -> dict[str, Any
 
 def _rounds(bench: FanInBench, directory: Path, tell: Progress) -> list[float]:
     """Seconds of every timed round of the participants."""
-    setup = Setup(learners=bench.participants, rounds=bench.rounds + 1)
+    setup = Setup(learners=bench.participants, rounds=bench.rounds + 1, codec=bench.codec)
     tell(f"rounds of {bench.participants} learners")
     with contextlib.ExitStack() as stack:
         running = stack.enter_context(controller(setup, directory))
@@ -125,7 +126,7 @@ def _rounds(bench: FanInBench, directory: Path, tell: Progress) -> list[float]:
 
 def _bare(bench: FanInBench, directory: Path, tell: Progress) -> list[float]:
     """Seconds of the same rounds against a server that does nothing."""
-    bare = Bare(bench.participants, bench.rounds + 1, bench.layout, bench.parameters)
+    bare = Bare(bench.participants, bench.rounds + 1, bench.layout, bench.parameters, bench.codec)
     tell("the same calls, bare")
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(process(["-m", "metisfl_bench.bare", bare.to_json()], directory))

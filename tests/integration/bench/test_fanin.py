@@ -7,10 +7,10 @@ import pytest
 from tests.integration.bench.running import bench
 
 
-def test_fanin() -> None:
+def test_fanin_in_a_codec_that_sends_updates() -> None:
     result = bench(
         "fanin", "--learners", "12", "--participants", "6", "--parameters", "1000", "--rounds", "2",
-        "--load-processes", "3",
+        "--load-processes", "3", "--codec", "Int8",
     )  # fmt: skip
     assert (result["connections"], result["participants"], result["parameters"]) == (12, 6, 1000)
     assert len(result["round_seconds"]) == len(result["bare_seconds"]) == 2
