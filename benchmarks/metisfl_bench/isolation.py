@@ -25,7 +25,11 @@ def memory_cgroup(limit_bytes: int | None) -> Iterator[Path | None]:
     group = parent / f"metisfl-bench-{os.getpid()}"
     try:
         group.mkdir()
-        (group / limit).write_text(str(limit_bytes))
+        try:
+            (group / limit).write_text(str(limit_bytes))
+        except OSError:
+            group.rmdir()
+            raise
     except OSError as error:
         raise BenchError(f"no memory limit can be set here ({error}): it takes root and a writable cgroup") from error
     try:

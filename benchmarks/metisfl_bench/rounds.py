@@ -20,7 +20,7 @@ from metisfl_bench.layouts import LAYOUTS
 from metisfl_bench.load import Load
 from metisfl_bench.processes import BenchError, Controller, Process, Setup, controller, process
 
-POLL_SECONDS = 2.0
+POLL_SECONDS = 1.0
 
 Progress = Callable[[str], None]
 
@@ -67,6 +67,7 @@ def run(bench: RoundBench, tell: Progress) -> dict[str, Any]:
             "bytes_moved": bytes_moved,
             "bytes_per_second": bytes_moved / seconds,
             "controller_peak_rss_mb": measured.peak_bytes / 1e6,
+            "controller_anonymous_mb": measured.anonymous_bytes / 1e6,
             "state": measured.state,
         }
         if bench.bare_stream and bench.shaped is None:
@@ -80,11 +81,13 @@ def run(bench: RoundBench, tell: Progress) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class _Measured:
-    """What the controller and the kernel told at the end. `kernel_seconds`: of all rounds together."""
+    """What the controller and the system told. `kernel_seconds`: of all rounds together; `anonymous_bytes`: the most
+    that was seen when looking now and then, as the system keeps no peak of it."""
 
     documents: list[dict[str, Any]]
     kernel_seconds: float
     peak_bytes: int
+    anonymous_bytes: int
     state: str
 
 
@@ -107,13 +110,13 @@ def _rounds(bench: RoundBench, directory: Path, tell: Progress) -> _Measured:
             stack.enter_context(process(["-m", "metisfl_bench.load", load.to_json()], directory))
             for load in _loads(bench, running.grpc)
         ]
-        _wait(bench, running, loads, tell)
+        anonymous = _wait(bench, running, loads, tell)
         documents = running.get("/v1/rounds")
         state = running.get("/v1/federation")["state"]
         if len(documents) != setup.rounds:
             raise BenchError(f"{len(documents)} of {setup.rounds} rounds were committed; the federation is {state}")
         kernel_seconds = running.metric("metisfl_aggregation_seconds_sum")
-        return _Measured(documents, kernel_seconds, running.memory("VmHWM"), state)
+        return _Measured(documents, kernel_seconds, running.memory("VmHWM"), anonymous, state)
 
 
 def _loads(bench: RoundBench, address: str) -> list[Load]:
@@ -125,9 +128,9 @@ def _loads(bench: RoundBench, address: str) -> list[Load]:
     return [load(0, bench.learners)]
 
 
-def _wait(bench: RoundBench, running: Controller, loads: list[Process], tell: Progress) -> None:
-    """Until all rounds are done and the loads have ended."""
-    deadline, told = time.monotonic() + bench.timeout_seconds, -1
+def _wait(bench: RoundBench, running: Controller, loads: list[Process], tell: Progress) -> int:
+    """Until all rounds are done and the loads have ended. Returns the most anonymous memory that was seen."""
+    deadline, told, anonymous = time.monotonic() + bench.timeout_seconds, -1, running.memory("RssAnon")
     while any(load.popen.poll() is None for load in loads):
         for load in loads:
             load.check()
@@ -139,8 +142,10 @@ def _wait(bench: RoundBench, running: Controller, loads: list[Process], tell: Pr
             told = committed
         with contextlib.suppress(BenchError):
             loads[0].wait(POLL_SECONDS)
+        anonymous = max(anonymous, running.memory("RssAnon"))
     for load in loads:
         load.check()
+    return anonymous
 
 
 def cycles(documents: list[dict[str, Any]]) -> list[float]:

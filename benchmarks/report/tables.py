@@ -112,7 +112,7 @@ def variations(results: Path) -> str:
 
 
 def large(results: Path) -> str:
-    head = ["Learners × parameters", "Model", "Budget", "Memory cgroup", "Round", "Peak resident memory"]
+    head = ["Learners × parameters", "Model", "Budget", "Memory cgroup", "Round", "Resident at most", "Anonymous"]
 
     def cells(result: Result) -> list[str]:
         return [
@@ -121,6 +121,7 @@ def large(results: Path) -> str:
             f"{result['memory_limit'] >> 20} MiB" if result["memory_limit"] else "none",
             words.seconds(result["round_seconds_median"]),
             _peak(result),
+            f"{result['controller_anonymous_mb']:,.0f} MB",
         ]
 
     rows = [

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from metisfl_bench.isolation import memory_cgroup
+from metisfl_bench.processes import BenchError
 from tests.integration.bench.running import bench, run
 
 SMALL = ["--learners", "3", "--parameters", "10000", "--rounds", "2"]
@@ -48,6 +50,21 @@ def test_a_budget_too_small_for_the_model_stages_on_disk() -> None:
 
     assert result["state"] == "Complete"
     assert result["bytes_moved"] == 2 * 2 * 8_000_000
+
+
+def test_in_a_memory_cgroup() -> None:
+    limit = 1 << 30
+    try:
+        with memory_cgroup(limit):
+            pass
+    except BenchError as error:
+        pytest.skip(str(error))
+
+    result = bench("round", *SMALL, "--memory-limit", "1Gi", "--no-stream")
+
+    assert result["state"] == "Complete"
+    assert result["memory_limit"] == limit
+    assert 10 < result["controller_anonymous_mb"] <= result["controller_peak_rss_mb"] < limit / 1e6
 
 
 @pytest.mark.parametrize(

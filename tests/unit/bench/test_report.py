@@ -51,6 +51,7 @@ def round_(seconds: float) -> dict[str, Any]:
         "bytes_per_second": 2e9,
         "fraction_of_stream": 0.75,
         "controller_peak_rss_mb": 512.3,
+        "controller_anonymous_mb": 410.0,
         "phase_seconds": {"train": 0.08, "aggregate": 0.004},
         "kernel_seconds_mean": 0.011,
     }
@@ -102,6 +103,17 @@ def test_figures_come_from_the_files(tmp_path: Path) -> None:
     assert row(tables.fanin(tmp_path), "A round of 1,000 learners × 10k")[1] == "1 s"
     assert row(tables.codecs(tmp_path), "Float32")[-2:] == ["100 ms", "800 ms"]
     assert tables.machines(tmp_path).count("Abacus, 2 cores") == 1
+
+
+def test_large_models_tell_all_their_memory(tmp_path: Path) -> None:
+    limited = {**round_(9.0), "model_bytes": 400_000_000, "memory_budget": "3Gi", "memory_limit": 3584 << 20}
+    write(tmp_path, "large-10x100M", limited)
+    write(tmp_path, "large-50x10M", round_(2.0))
+
+    table = tables.large(tmp_path)
+
+    assert row(table, "10 × 100M")[1:] == ["400 MB", "3Gi", "3584 MiB", "9 s", "512 MB", "410 MB"]
+    assert row(table, "50 × 10M")[1:] == ["40 MB", "by default", "none", "2 s", "512 MB", "410 MB"]
 
 
 def test_what_is_missing_or_failed_says_so(tmp_path: Path) -> None:
