@@ -35,7 +35,7 @@ VARIED = ((25, "1M", 11), (10, "10M", 7))
 LARGE = {
     "50x10M": (50, "10M", 5, ()),
     # A budget, and a memory cgroup of 512 MiB more.
-    "10x100M": (10, "100M", 1, ("--memory-budget", "3Gi", "--memory-limit", "3584Mi", "--no-stream")),
+    "10x100M": (10, "100M", 5, ("--memory-budget", "3Gi", "--memory-limit", "3584Mi", "--no-stream")),
     "4x1B": (4, "1B", 1, ("--memory-budget", "2Gi", "--memory-limit", "2560Mi", "--no-stream")),
 }
 
