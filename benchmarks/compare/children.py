@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -17,6 +18,8 @@ from benchmarks.compare.output import tell
 
 STOP_SECONDS = 10.0
 POLL_SECONDS = 0.2
+MARK = "METISFL_COMPARE_RUN"
+"""An environment variable by which processes are recognised that a child has started, and theirs in turn."""
 
 
 class CompareError(RuntimeError):
@@ -24,16 +27,19 @@ class CompareError(RuntimeError):
 
 
 class Children:
-    """Child processes, each the leader of a group so that its own children end with it, and a log file for each."""
+    """Child processes, with a log file for each. Needs Linux's /proc."""
 
     def __init__(self, logs: Path, environment: Mapping[str, str]) -> None:
         self._logs = logs
-        self._environment = {**os.environ, **environment}
+        mark = f"{MARK}={uuid.uuid4().hex}"
+        self._mark = mark.encode()
+        self._environment = {**os.environ, **environment, MARK: mark.partition("=")[2]}
         self._started: list[tuple[subprocess.Popen[bytes], Path]] = []
 
     def start(self, *command: str) -> subprocess.Popen[bytes]:
         log = self._logs / f"{len(self._started)}.log"
         with log.open("wb") as output:
+            # A session of its own: what a terminal or `timeout` sends to the group of all does not reach it.
             child = subprocess.Popen(
                 command, env=self._environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
             )
@@ -63,14 +69,20 @@ class Children:
             raise CompareError(f"gave up waiting for {what}")
 
     def stop(self) -> None:
+        """End them and all that they started, whatever session that has moved to."""
         for number in (signal.SIGTERM, signal.SIGKILL):
-            for child, _ in self._started:
+            for pid in self._alive():
                 with contextlib.suppress(ProcessLookupError):
-                    os.killpg(child.pid, number)
+                    os.kill(pid, number)
             deadline = time.monotonic() + STOP_SECONDS
-            for child, _ in self._started:
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    child.wait(max(0.0, deadline - time.monotonic()))
+            while self._alive() and time.monotonic() < deadline:
+                time.sleep(POLL_SECONDS)
+
+    def _alive(self) -> list[int]:
+        """Processes that have inherited the mark; those that have ended, waited for or not, have no environment."""
+        for child, _ in self._started:
+            child.poll()
+        return [int(path.parent.name) for path in Path("/proc").glob("[0-9]*/environ") if self._mark in _read(path)]
 
 
 @contextlib.contextmanager
@@ -120,3 +132,10 @@ def free_ports(count: int) -> list[int]:
 def _name(child: subprocess.Popen[bytes]) -> str:
     assert isinstance(child.args, Sequence)
     return Path(str(child.args[0])).name
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""

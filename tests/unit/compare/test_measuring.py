@@ -117,11 +117,21 @@ def test_a_child_that_fails_is_named_and_its_log_stays_out_of_the_message(tmp_pa
             started.until(lambda: False, time.monotonic() + 60)
 
 
-def test_children_end_with_their_own_children(tmp_path: Path) -> None:
-    program = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import time; print(1); time.sleep(600)'])"
+def test_children_end_with_all_that_they_started_in_whatever_session(tmp_path: Path) -> None:
+    program = (
+        "import subprocess, sys; "
+        "print(subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'], start_new_session=True).pid); "
+        "sys.stdout.flush(); input()"
+    )
     with children(tmp_path) as started:
-        child = started.start(sys.executable, "-u", "-c", program)
+        child = started.start(sys.executable, "-c", f"import os; os.dup2(os.pipe()[0], 0); {program}")
+        log = tmp_path / "0.log"
+        assert started.until(lambda: log.read_text().endswith("\n"), time.monotonic() + 60)
+        grandchild = Path(f"/proc/{int(log.read_text())}/environ")
+        assert grandchild.read_bytes()
     assert child.returncode is not None
+    # Gone, or ended and not waited for.
+    assert not grandchild.exists() or not grandchild.read_bytes()
 
 
 def test_a_second_sigterm_does_not_interrupt_the_stopping_of_children() -> None:
