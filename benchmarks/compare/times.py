@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import statistics
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +27,23 @@ def read(path: Path) -> Notes:
     return [json.loads(line) for line in path.read_text().split("\n")[:-1]]
 
 
-def follow(work: Work, path: Path, started: Children, deadline: float) -> dict[str, Any]:
-    """Wait for a round that warms up and `work.repetitions` more, and return their seconds.
+def follow(
+    work: Work, path: Path, started: Children, deadline: float, check: Callable[[], None] = lambda: None
+) -> dict[str, Any]:
+    """Wait for a round that warms up and `work.repetitions` more, and return their seconds. `check` is called now and
+    then meanwhile; it may raise.
 
     When the monotonic `deadline` comes first, those that are done count if they are ENOUGH. Raises CompareError
     otherwise, and when a process has failed or a reply was lost.
     """
     done = 0
+
+    def further() -> bool:
+        check()
+        return _done(path) > done
+
     while done <= work.repetitions:
-        if not started.until(lambda: _done(path) > done, deadline):  # noqa: B023 - called before `done` changes
+        if not started.until(further, deadline):
             break
         done = _done(path)
         tell(f"round {done} of {work.repetitions + 1}")

@@ -17,11 +17,14 @@ from nvflare.job_config.api import FedJob
 from nvflare.recipe.sim_env import SimEnv
 
 from benchmarks.compare import arrays, times
-from benchmarks.compare.children import children
+from benchmarks.compare.children import CompareError, children
 from benchmarks.compare.output import tell
 from benchmarks.compare.systems.main import main
 from benchmarks.compare.systems.nvflare_app import Returns, TimedFedAvg
 from benchmarks.compare.work import Work
+
+ATTEMPTS = 5
+LOST = "Communication error with client"
 
 
 def aggregation(work: Work) -> list[dict[str, Any]]:
@@ -42,16 +45,38 @@ def aggregation(work: Work) -> list[dict[str, Any]]:
     return [{"path": path, **arrays.measured(work, inputs, average, lambda result: list(result.values()))}]
 
 
+class LostClientError(Exception):
+    """The simulator could not talk to one of its clients, and would wait for it for ever."""
+
+
 def rounds(work: Work) -> dict[str, Any]:
-    """Rounds in its simulator: a server process, and a process for each client, which talk over loopback."""
+    """Rounds in its simulator: a server process, and a process for each client, which talk over loopback.
+
+    The simulator picks a port for every client without keeping it, so that two at times get the same one, and one of
+    them is lost. Such starts are tried again.
+    """
     deadline = time.monotonic() + work.seconds
-    with tempfile.TemporaryDirectory(prefix="compare-nvflare-") as name:
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            return _rounds(work, deadline)
+        except LostClientError:
+            tell(f"a client was lost at start, as happens in its simulator (attempt {attempt} of {ATTEMPTS})")
+    raise CompareError(f"its simulator lost a client in each of {ATTEMPTS} starts")
+
+
+def _rounds(work: Work, deadline: float) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory(prefix="compare-nvflare-", ignore_cleanup_errors=True) as name:
         directory = Path(name)
-        notes = directory / "times"
         with children(directory) as started:
             tell(f"starting the simulator with {work.learners} clients")
             started.start(sys.executable, "-m", __spec__.name, "simulate", work.to_json(), name)
-            return times.follow(work, notes, started, deadline)
+            log = directory / "0.log"
+
+            def check() -> None:
+                if LOST in log.read_text(errors="replace"):
+                    raise LostClientError
+
+            return times.follow(work, directory / "times", started, deadline, check)
 
 
 def simulate(work: Work, directory: Path) -> None:
