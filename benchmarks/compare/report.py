@@ -56,8 +56,9 @@ def _rounds(results: Results, plot: Path, images: Path) -> list[str]:
         "From the start of one round to the start of the next, with learners that do no training: the model goes out "
         "to every learner, an update comes back from each, the mean becomes the next model. All processes run on this "
         "machine and talk over loopback without TLS; no system keeps the model on disk. Flower runs as deployed, and "
-        "starts a process for every task of a learner; NVIDIA FLARE runs in its simulator, which is lighter than its "
-        "deployment: one server, and a process for each client that stays. Flower and NVIDIA FLARE wait for each other by sleeping between looks; the set-ups with pauses cut to 0.1 s show what remains without most "
+        "starts a process for every task of a learner; NVIDIA FLARE runs in its simulator, which has one server and a "
+        "process for each client that stays, rather than in a deployment with TLS. Both wait by sleeping between "
+        "looks; the set-ups with pauses cut to 0.1 s show what remains without most "
         "of that, but nobody ships them so. Median (minimum) of the rounds after the first, and how many times the "
         "first column's median that is.",
         "",
