@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -175,6 +177,8 @@ def codecs_command(
 
 
 def _report(name: str, as_json: bool, run: Callable[[], dict[str, Any]]) -> None:
+    # So that a benchmark that is told to end takes its processes and files with it.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     try:
         result = {"benchmark": name, "machine": machine(), **run()}
     except BenchError as error:

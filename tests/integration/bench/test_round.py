@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+from pathlib import Path
+
 import pytest
 
 from metisfl_bench.isolation import memory_cgroup
 from metisfl_bench.processes import BenchError
-from tests.integration.bench.running import bench, run
+from tests.integration.bench.running import METISFL, SECONDS, bench, run
 
 SMALL = ["--learners", "3", "--parameters", "10000", "--rounds", "2"]
 
@@ -88,3 +93,19 @@ def test_a_controller_that_refuses_says_why() -> None:
     assert done.returncode == 1
     assert "memoryBudget" in done.stderr
     assert "Traceback" not in done.stdout
+
+
+def test_told_to_end_it_takes_its_processes_along(tmp_path: Path) -> None:
+    command = [str(METISFL), "bench", "round", "--learners", "2", "--parameters", "10000", "--rounds", "99999"]
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as running:
+        assert running.stderr
+        for line in running.stderr:
+            if line.startswith("round "):
+                break
+        assert [path.name for path in tmp_path.iterdir() if path.name.startswith("metisfl-bench-")]
+
+        running.terminate()
+
+        assert running.wait(SECONDS) == 128 + signal.SIGTERM
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith("metisfl-bench-")]
