@@ -262,6 +262,8 @@ def test_a_finished_federation_goes_on_when_its_spec_asks_for_more(world: World)
     world.later(60)
     world.reconcile()
     assert world.replicas()["demo-controller"] == 0
+    # Or the pod that is going would be taken for the one that comes.
+    world.space.pods()
     world.edit(termination={"maxRounds": 9})
     world.reconcile()
     # Only the controller can tell whether there is more to do.
