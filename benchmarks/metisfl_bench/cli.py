@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from metisfl.cli.extras import require
+from metisfl.spec.fields import quantity_bytes
 from metisfl.wire.codecs import Codec
 from metisfl_bench import fanin, rounds
 from metisfl_bench.layouts import LAYOUTS
@@ -231,13 +232,9 @@ def _tell(text: str) -> None:
     _ERRORS.print(text, style="dim", highlight=False)
 
 
-_UNITS = {"": 1, "Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30, "K": 10**3, "M": 10**6, "G": 10**9}
-
-
 def _bytes(quantity: str | None) -> int | None:
     if quantity is None:
         return None
-    match = re.fullmatch(r"(\d+)(Ki|Mi|Gi|K|M|G|)", quantity)
-    if not match:
+    if not re.fullmatch(r"(\d+)(Ki|Mi|Gi|K|M|G|)", quantity):
         raise click.BadParameter(f"'{quantity}' is not a quantity such as 2Gi", param_hint="--memory-limit")
-    return int(match[1]) * _UNITS[match[2]]
+    return quantity_bytes(quantity)
