@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from metisfl.spec.federation import TransportSpec
+from metisfl.spec.transport import TransportSpec
 from metisfl.wire.codecs import Codec
 from metisfl.wire.compression import Compression
 from metisfl.wire.transport import Transport

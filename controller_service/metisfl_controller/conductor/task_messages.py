@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from metisfl.proto.v1 import controller_pb2 as pb
-from metisfl.spec.federation import TrainingSpec
+from metisfl.spec.training import TrainingSpec
 from metisfl_controller.rounds.tasks import Kind, Order
 from metisfl_controller.state.store import Outcome
 

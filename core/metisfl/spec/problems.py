@@ -13,7 +13,7 @@ from pydantic_core import ErrorDetails
 
 from metisfl.spec import fields
 from metisfl.spec.paths import keys_of, model_at
-from metisfl.spec.rules import BrokenRulesError
+from metisfl.spec.rule import BrokenRulesError
 
 _MAX_SHOWN = 80
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 from metisfl.spec import Federation
-from metisfl.spec.federation import CodecName, CompressionType, TransportSpec
+from metisfl.spec.transport import CodecName, CompressionType, TransportSpec
 
 
 def duration(span: timedelta) -> str:
