@@ -94,8 +94,8 @@ class Machine:
                 self._initial.arrived()
                 self.phase = Phase.COMMITTING
                 self._out.append(m.AdoptInitialModel(task))
-            case m.UpdateVerified(task, examples) if self.expects(task):
-                self._delivered(task, examples)
+            case m.UpdateVerified(task, work) if self.expects(task):
+                self._delivered(task, work)
             case m.UpdateRejected(task) if self.expects(task):
                 self._stands(task.learner, Standing.EXCLUDED)
             case m.TaskFailed(task):
@@ -127,10 +127,10 @@ class Machine:
         if self.round is not None:
             self.round.stands(learner, standing)
 
-    def _delivered(self, task: TaskId, examples: int) -> None:
+    def _delivered(self, task: TaskId, work: m.Work) -> None:
         assert self.round is not None
         self.round.delivered(task.learner)
-        self._out.append(m.Fold(task, float(examples)))
+        self._out.append(m.Fold(task, float(work.examples)))
 
     def _task_failed(self, task: TaskId) -> None:
         self._initial.failed(task)

@@ -8,6 +8,16 @@ from dataclasses import dataclass
 from metisfl_controller.rounds.evaluation import Mean, Report
 from metisfl_controller.rounds.tasks import Order, TaskId
 
+
+@dataclass(frozen=True)
+class Work:
+    """What a learner did for its update: the size of its training data, its optimiser steps, the seconds they took."""
+
+    examples: int
+    batches: int = 0
+    seconds: float = 0.0
+
+
 # Events
 
 
@@ -44,7 +54,7 @@ class UpdateVerified:
     """A training result has arrived, complete and finite."""
 
     task: TaskId
-    examples: int
+    work: Work
 
 
 @dataclass(frozen=True)

@@ -98,7 +98,9 @@ class Script:
         return self.committed(0)
 
     def _verified(self, task: TaskId, examples: int) -> m.Event:
-        return m.InitialModelVerified(task) if task.kind is Kind.INITIALISE else m.UpdateVerified(task, examples)
+        if task.kind is Kind.INITIALISE:
+            return m.InitialModelVerified(task)
+        return m.UpdateVerified(task, m.Work(examples))
 
     def _line(self, command: m.Command) -> str:
         match command:

@@ -189,10 +189,10 @@ def test_a_late_learner_is_waited_for_until_the_deadline(script: Scripts) -> Non
     assert f.after(0.5) == ["commit 1 of a-0, lost a-1", "a-1 discards 0"]
     late = f.tasks["a-1"]
     assert not f.machine.expects(late)
-    assert f.do(m.UpdateVerified(late, 10)) == []
+    assert f.do(m.UpdateVerified(late, m.Work(10))) == []
     # It takes part in the next round.
     assert "a-1 trains and evaluates 1" in f.committed(1)
-    assert f.do(m.UpdateVerified(late, 10)) == []
+    assert f.do(m.UpdateVerified(late, m.Work(10))) == []
 
 
 def test_an_upload_after_the_loss_still_counts(script: Scripts) -> None:

@@ -134,7 +134,7 @@ class World:
                 self.handle(m.InitialModelVerified(order.task))
         elif order.task.kind is Kind.TRAIN:
             self.finished.setdefault(learner, set()).add(order.task)
-            self.handle(m.UpdateVerified(order.task, 10))
+            self.handle(m.UpdateVerified(order.task, m.Work(10)))
 
     def commit(self) -> None:
         assert self.committing is not None
@@ -210,7 +210,8 @@ class Misfortune(RuleBasedStateMachine):
 
     @rule(learner=learners, version=st.integers(0, 4), attempt=st.integers(1, 3), incarnation=st.integers(1, 3))
     def an_old_upload_arrives(self, learner: str, version: int, attempt: int, incarnation: int) -> None:
-        self.world.handle(m.UpdateVerified(TaskId("uid", incarnation, Kind.TRAIN, version, learner, attempt), 10))
+        task = TaskId("uid", incarnation, Kind.TRAIN, version, learner, attempt)
+        self.world.handle(m.UpdateVerified(task, m.Work(10)))
 
     @rule(learner=learners, version=st.integers(0, 4))
     def a_stray_evaluation_arrives(self, learner: str, version: int) -> None:
