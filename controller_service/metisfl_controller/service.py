@@ -16,21 +16,21 @@ import uvicorn
 from prometheus_client import CollectorRegistry
 
 from metisfl.logs import ContextLogger
-from metisfl.spec import Federation, load_federation
+from metisfl.spec import Federation
 from metisfl.spec.fields import quantity_bytes
 from metisfl.wire import rpc
 from metisfl_controller.aggregation.engine import Engine
 from metisfl_controller.aggregation.memory import ModelMemory, default_budget
 from metisfl_controller.clock import steady_clock
 from metisfl_controller.conductor.conductor import Conductor
+from metisfl_controller.configuration import ConfigurationFiles, follow
 from metisfl_controller.memory_limit import available_memory
 from metisfl_controller.metrics import ControllerMetrics
-from metisfl_controller.partitions import PartitionPlan
 from metisfl_controller.server.rest import build_app
 from metisfl_controller.server.servicer import Servicer
 from metisfl_controller.server.upload_call import UploadCall
 from metisfl_controller.server.uploads import Uploads
-from metisfl_controller.settings import Address, Settings, SettingsError
+from metisfl_controller.settings import Address, Settings
 from metisfl_controller.state.registry import Registry
 from metisfl_controller.state.store import StateError, Store
 
@@ -48,17 +48,18 @@ class _RestServer(uvicorn.Server):
 async def serve(settings: Settings, log: ContextLogger, stop: asyncio.Event) -> None:
     """Run until `stop` is set. Raises SettingsError, SpecError, StateError, OSError (an address in use), RuntimeError
     (no OpenMP)."""
-    federation = _federation(settings.federation_file)
-    plan = _partition_plan(settings.partition_plan, federation)
+    files = ConfigurationFiles(settings.federation_file, settings.partition_plan)
+    configuration = files.read()
+    federation = configuration.federation
     uid = settings.federation_uid or _kept_uid(settings.state_dir)
     log = log.bind(federation=federation.metadata.name)
     # First, as it may be refused: what follows starts threads.
     store = Store(settings.state_dir, uid, federation.metadata.name, settings.checkpoints)
     memory = ModelMemory(_budget(federation, log), settings.state_dir / "staging")
     conductor = Conductor(
-        federation=federation,
+        configuration=configuration,
         uid=uid,
-        registry=Registry.of(federation.spec, plan, settings.lease_seconds),
+        registry=Registry.of(federation.spec, configuration.plan, settings.lease_seconds),
         engine=Engine(settings.threads),
         store=store,
         uploads=Uploads(memory, log),
@@ -71,7 +72,11 @@ async def serve(settings: Settings, log: ContextLogger, stop: asyncio.Event) -> 
         await conductor.start()
         _spare_what_stays()
         log.info("kernels are compiled", extra={"threads": settings.threads})
-        await _serve_until_stopped(conductor, settings, log, stop)
+        following = asyncio.create_task(follow(files, configuration, conductor.amend, log))
+        try:
+            await _serve_until_stopped(conductor, settings, log, stop)
+        finally:
+            following.cancel()
     finally:
         await conductor.close()
 
@@ -145,13 +150,6 @@ def _listen(address: Address) -> socket.socket:
         raise OSError(f"cannot listen on {address} for HTTP: {error}") from error
 
 
-def _federation(path: Path) -> Federation:
-    try:
-        return load_federation(path)
-    except OSError as error:
-        raise SettingsError(f"METISFL_FEDERATION_FILE={path}: {error.strerror}") from error
-
-
 def _budget(federation: Federation, log: ContextLogger) -> int:
     """Bytes of memory for models."""
     available, wanted = available_memory(), federation.spec.controller.memory_budget
@@ -161,15 +159,6 @@ def _budget(federation: Federation, log: ContextLogger) -> int:
     if budget > available:
         log.warning("memoryBudget %s is more than the %d MiB that this process may use", wanted, available >> 20)
     return budget
-
-
-def _partition_plan(path: Path | None, federation: Federation) -> PartitionPlan:
-    if path is None:
-        return PartitionPlan.of(federation.spec)
-    try:
-        return PartitionPlan.model_validate_json(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise SettingsError(f"METISFL_PARTITION_PLAN={path}: {error}") from error
 
 
 def _kept_uid(state_dir: Path) -> str:

@@ -46,6 +46,7 @@ def federation_document(conductor: Conductor, versions: list[StoredVersion]) -> 
     return FederationDocument(
         name=conductor.federation.metadata.name,
         uid=conductor.uid,
+        configuration=conductor.configuration.digest,
         incarnation=progress.incarnation,
         state=FederationState(outcome.state) if outcome else _STATES[machine.phase],
         reason=outcome.reason if outcome else "LearnersMissing" if waiting else "",

@@ -123,6 +123,11 @@ class Attendance:
         for learner in self.registry.expired(self.clock()):
             self._lose(learner, f"silent for more than {self.registry.lease_seconds:g} s")
 
+    def renew_outdated(self) -> None:
+        """Learners whose parameters have changed have to join again, and start over with the new ones."""
+        for learner in self.registry.outdated():
+            self._end_lease(learner, "its parameters have changed", "Lost")
+
     def refuse_others(self, layout: Layout) -> None:
         """This is the federation's layout from now on: learners with another have no place in it."""
         for learner in self.registry.others(layout):

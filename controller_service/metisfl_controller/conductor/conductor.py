@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from metisfl.api import FederationState
 from metisfl.logs import ContextLogger
 from metisfl.proto.v1 import controller_pb2 as pb
-from metisfl.spec import Federation
 from metisfl_controller.aggregation.engine import Engine
 from metisfl_controller.aggregation.memory import ModelMemory
 from metisfl_controller.clock import Clock
@@ -19,6 +18,7 @@ from metisfl_controller.conductor.serving import Serving
 from metisfl_controller.conductor.task_messages import stop_message, task_message
 from metisfl_controller.conductor.verdicts import Verdicts
 from metisfl_controller.conductor.versions import Versions
+from metisfl_controller.configuration import Configuration
 from metisfl_controller.metrics import ControllerMetrics
 from metisfl_controller.rounds import messages as m
 from metisfl_controller.rounds.evaluation import Mean, Report
@@ -42,7 +42,7 @@ class Conductor:
     def __init__(
         self,
         *,
-        federation: Federation,
+        configuration: Configuration,
         uid: str,
         registry: Registry,
         engine: Engine,
@@ -53,7 +53,11 @@ class Conductor:
         clock: Clock,
         log: ContextLogger,
     ) -> None:
+        federation = configuration.federation
         self.federation = federation
+        """The one in force: edits hold from the next round on."""
+        self.configuration = configuration
+        """The newest one read."""
         self.uid = uid
         self.registry = registry
         self.uploads = uploads
@@ -106,6 +110,13 @@ class Conductor:
         self.uploads.close()
         await self.progress.close()
 
+    def amend(self, configuration: Configuration) -> None:
+        """The spec has changed: who has a place holds at once, everything else from the next round on."""
+        self.configuration = configuration
+        spec = configuration.federation.spec
+        self.registry.amend(spec, configuration.plan)
+        self._handle(m.PlanChanged(Plan.of(spec)))
+
     # ---- what learners report
 
     def evaluated(self, learner: Learner, evaluation: pb.Evaluation) -> None:
@@ -141,6 +152,10 @@ class Conductor:
                 self.attendance.send(learner, pb.Task(task_id=task, kind=pb.TASK_KIND_DISCARD, reason=reason))
             case m.Wait(learner, reason):
                 self.attendance.send(learner, pb.Task(kind=pb.TASK_KIND_WAIT, reason=reason))
+            case m.PlanAdopted():
+                self.federation = self.configuration.federation
+                self._log.info("the changed spec is in force", extra={"configuration": self.configuration.digest})
+                self.attendance.renew_outdated()
             case m.AdoptInitialModel(task):
                 self._background.start(self._adopt(task))
             case m.BeginRound(number):

@@ -33,6 +33,7 @@ class Machine:
 
     def __init__(self, plan: Plan, federation: str, incarnation: int, resumed: Resumed, now: float) -> None:
         self.plan = plan
+        self._next_plan: Plan | None = None
         self.phase = resumed.phase
         self.version = resumed.version
         self.started_at = resumed.started_at
@@ -107,6 +108,8 @@ class Machine:
                 self.phase = Phase.BETWEEN
             case m.AggregationFailed(message):
                 self._end(False, "AggregationFailed", message)
+            case m.PlanChanged(plan):
+                self._next_plan = plan
             case _:
                 pass
 
@@ -161,9 +164,18 @@ class Machine:
         before = None
         while self.phase is not before:
             before = self.phase
+            if self._next_plan is not None and self.phase in (Phase.GATHERING, Phase.BETWEEN):
+                self._adopt(self._next_plan)
             step = steps.get(self.phase)
             if step:
                 step()
+
+    def _adopt(self, plan: Plan) -> None:
+        """Between rounds only, so that no round is judged by two plans."""
+        self.plan, self._next_plan = plan, None
+        self._gathering.plan, self._initial.deadline = plan, plan.round_deadline
+        self._protocol = Synchronous(plan)
+        self._out.append(m.PlanAdopted())
 
     def _gather(self) -> None:
         if not self._gathering.done(self._now):

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from metisfl_controller.rounds.evaluation import Mean, Report
+from metisfl_controller.rounds.plan import Plan
 from metisfl_controller.rounds.tasks import Order, TaskId
 
 
@@ -95,6 +96,13 @@ class AggregationFailed:
 
 
 @dataclass(frozen=True)
+class PlanChanged:
+    """The federation's spec was edited; the new plan holds from the next round on."""
+
+    plan: Plan
+
+
+@dataclass(frozen=True)
 class Tick:
     """Time has passed."""
 
@@ -109,6 +117,7 @@ Event = (
     | Evaluated
     | Committed
     | AggregationFailed
+    | PlanChanged
     | Tick
 )
 
@@ -144,6 +153,11 @@ class Wait:
 
     learner: str
     reason: str
+
+
+@dataclass(frozen=True)
+class PlanAdopted:
+    """From here on a changed plan holds."""
 
 
 @dataclass(frozen=True)
@@ -198,4 +212,16 @@ class End:
     published: int | None
 
 
-Command = Dispatch | Resend | Discard | Wait | AdoptInitialModel | BeginRound | Fold | CommitRound | RecordMetrics | End
+Command = (
+    Dispatch
+    | Resend
+    | Discard
+    | Wait
+    | PlanAdopted
+    | AdoptInitialModel
+    | BeginRound
+    | Fold
+    | CommitRound
+    | RecordMetrics
+    | End
+)

@@ -55,12 +55,29 @@ class Registry:
 
     @classmethod
     def of(cls, spec: FederationSpec, plan: PartitionPlan, lease_seconds: float) -> Registry:
-        return cls(
-            plan=plan,
-            replicas={group.name: group.replicas for group in spec.learner_groups},
-            parameters={group.name: {**spec.learner.parameters, **group.parameters} for group in spec.learner_groups},
-            lease_seconds=lease_seconds,
-        )
+        registry = cls(plan, {}, {}, lease_seconds)
+        registry.amend(spec, plan)
+        return registry
+
+    def amend(self, spec: FederationSpec, plan: PartitionPlan) -> None:
+        """Groups and their sizes have changed: who lost its place and is gone is forgotten."""
+        self.plan = plan
+        self.replicas = {group.name: group.replicas for group in spec.learner_groups}
+        self.parameters = {group.name: {**spec.learner.parameters, **group.parameters} for group in spec.learner_groups}
+        for learner in list(self.learners.values()):
+            self._forget_if_gone(learner)
+
+    def outdated(self) -> list[Learner]:
+        """Learners with a lease that joined with other parameters than their group has now."""
+        return [
+            learner
+            for learner in self._by_lease.values()
+            if learner.group in self.parameters and learner.parameters != self.parameters[learner.group]
+        ]
+
+    def _forget_if_gone(self, learner: Learner) -> None:
+        if not learner.lease and learner.ordinal >= self.replicas.get(learner.group, 0):
+            del self.learners[learner.id]
 
     @property
     def heartbeat_seconds(self) -> int:
@@ -78,6 +95,7 @@ class Registry:
         if learner is None:
             learner = Learner(learner_id, group, ordinal, partition, self.parameters[group])
             self.learners[learner_id] = learner
+        learner.partition, learner.parameters = partition, self.parameters[group]
         self.refusals.pop(learner_id, None)
         self._by_lease.pop(learner.lease, None)
         learner.lease = secrets.token_urlsafe(24)
@@ -121,6 +139,7 @@ class Registry:
         learner.lease, learner.ready = "", False
         learner.activity, learner.progress = activity, 0.0
         learner.message = message or learner.message
+        self._forget_if_gone(learner)
 
     def expired(self, now: float) -> list[Learner]:
         """Learners that have been silent for longer than their lease."""

@@ -84,6 +84,7 @@ class FederationDocument(_Document):
 
     name: str
     uid: str
+    configuration: str = Field(default="", description="Digest of the configuration that was read last")
     incarnation: int = Field(description="How often a controller has started on this state directory")
     state: FederationState
     reason: str = Field(default="", description="CamelCase word: why it waits, completed or failed")

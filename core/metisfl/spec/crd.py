@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 
 from metisfl.spec.federation import API_GROUP, API_VERSION, KIND, PLURAL, Federation, FederationSpec
-from metisfl.spec.rules import RULES, TRANSITION_RULES
+from metisfl.spec.rules import FIXED, RULES
 from metisfl.spec.status import FederationStatus
 from metisfl.spec.structural import Schema, structural_schema
 
@@ -82,8 +82,8 @@ def _add_rules(root: Schema) -> None:
     for rule in RULES:
         if rule.cel:
             _validate(root, rule.path, rule.cel, rule.message)
-    for transition in TRANSITION_RULES:
-        _validate(root, transition.path, transition.cel, transition.message)
+    for fixed in FIXED:
+        _validate(root, fixed.path, fixed.cel, fixed.message)
 
 
 def _name_rule() -> str:

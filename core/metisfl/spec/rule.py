@@ -26,12 +26,23 @@ class Rule:
 
 
 @dataclass(frozen=True)
-class TransitionRule:
-    """What may not change once the object exists; only the API server sees both versions."""
+class Fixed:
+    """A field that may not change once the object exists: `field` of the object at `path`.
+
+    API servers with CEL see both versions of an object; for the others the operator compares them.
+    """
 
     path: tuple[str, ...]
-    message: str
-    cel: str
+    field: str
+
+    @property
+    def message(self) -> str:
+        return f"{self.field} is fixed when the federation is created; to change it, create another federation"
+
+    @property
+    def cel(self) -> str:
+        new, old = f"self.{self.field}", f"oldSelf.{self.field}"
+        return f"has({new}) == has({old}) && (!has({new}) || {new} == {old})"
 
 
 class BrokenRulesError(ValueError):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from metisfl.spec import groups, termination, transport
-from metisfl.spec.rule import BrokenRulesError, Json, Rule, TransitionRule
+from metisfl.spec.rule import BrokenRulesError, Fixed, Json, Rule
+
+if TYPE_CHECKING:
+    from metisfl.spec.federation import Federation
 
 # A StatefulSet's name goes into a label with an eleven character suffix, and labels end at 63 characters.
 MAX_WORKLOAD_NAME_LENGTH = 52
@@ -29,14 +32,26 @@ RULES: tuple[Rule, ...] = (
     *groups.RULES,
 )
 
-TRANSITION_RULES: tuple[TransitionRule, ...] = (
-    TransitionRule(
-        path=("spec", "learner"),
-        message="partitions is fixed when the federation is created",
-        cel="has(self.partitions) == has(oldSelf.partitions) && "
-        "(!has(self.partitions) || self.partitions == oldSelf.partitions)",
-    ),
+# What has been trained depends on these; all else may change while a federation runs, from its next round on.
+FIXED: tuple[Fixed, ...] = (
+    Fixed(("spec", "learner"), "entrypoint"),
+    Fixed(("spec", "learner"), "partitions"),
+    Fixed(("spec",), "initialModel"),
+    Fixed(("spec", "protocol"), "type"),
+    Fixed(("spec",), "aggregation"),
+    Fixed(("spec",), "transport"),
+    Fixed(("spec", "controller", "storage"), "storageClassName"),
 )
+
+
+def changed_for_good(before: Federation, after: Federation) -> list[str]:
+    """One line for each field that differs and must not; empty when the change can take effect."""
+    old, new = (each.model_dump(mode="json", by_alias=True, exclude_none=True) for each in (before, after))
+    return [
+        f"{'.'.join(fixed.path)}: {fixed.message}"
+        for fixed in FIXED
+        if (_at(old, fixed.path) or {}).get(fixed.field) != (_at(new, fixed.path) or {}).get(fixed.field)
+    ]
 
 
 def _at(document: Json, path: tuple[str, ...]) -> Json | None:

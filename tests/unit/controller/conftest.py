@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -35,7 +36,7 @@ class Script:
 
     Lines: "a-0 initialises", "a-0 trains 3" (from version 3), "a-0 trains and evaluates 3", "a-0 evaluates 3",
     "a-0 resends 3", "a-0 discards 3", "a-0 waits", "adopt a-0", "begin 4", "fold a-0 x10",
-    "commit 4 of a-0 a-1, lost b-0", "metrics 3 accuracy=0.5/20" and "Complete: Reason at 4".
+    "commit 4 of a-0 a-1, lost b-0", "metrics 3 accuracy=0.5/20", "new plan" and "Complete: Reason at 4".
     """
 
     def __init__(self, learners: int, resumed: Resumed | None = None, incarnation: int = 1, **changes: object) -> None:
@@ -84,6 +85,10 @@ class Script:
     def is_rejected(self, learner: str) -> list[str]:
         return self.do(m.UpdateRejected(self.tasks[learner]))
 
+    def changes(self, **changes: object) -> list[str]:
+        """The spec is edited."""
+        return self.do(m.PlanChanged(replace(self.machine.plan, **changes)))  # type: ignore[arg-type]
+
     def committed(self, version: int) -> list[str]:
         return self.do(m.Committed(version))
 
@@ -124,6 +129,8 @@ class Script:
                     return f"{learner} discards {task}"
             case m.Wait(learner):
                 return f"{learner} waits"
+            case m.PlanAdopted():
+                return "new plan"
             case m.AdoptInitialModel(task):
                 return f"adopt {task.learner}"
             case m.BeginRound(number):

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from metisfl.spec.crd import crd, crd_yaml, schema
-from metisfl.spec.rules import RULES, TRANSITION_RULES
+from metisfl.spec.rules import FIXED, RULES
 from metisfl.spec.status import ConditionType
 
 ROOT = Path(__file__).parents[3]
@@ -68,7 +68,7 @@ def test_every_field_of_the_spec_is_explained() -> None:
 
 def test_every_rule_is_in_the_schema() -> None:
     written = {rule["message"] for _, node in nodes(schema()) for rule in node.get("x-kubernetes-validations", [])}
-    assert {rule.message for rule in RULES if rule.cel} | {rule.message for rule in TRANSITION_RULES} <= written
+    assert {rule.message for rule in RULES if rule.cel} | {fixed.message for fixed in FIXED} <= written
 
 
 def test_groups_are_a_map_keyed_by_name() -> None:
