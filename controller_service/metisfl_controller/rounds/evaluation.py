@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from metisfl_controller.rounds.plan import Target
+from metisfl_controller.rounds.termination.target import Target
 
 
 @dataclass(frozen=True)

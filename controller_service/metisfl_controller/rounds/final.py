@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 from metisfl_controller.rounds.evaluation import Evaluation, Report
 from metisfl_controller.rounds.learners import Learners
-from metisfl_controller.rounds.plan import Target
 from metisfl_controller.rounds.tasks import Kind, Order, TaskId
+from metisfl_controller.rounds.termination.target import Target
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""What the state machine needs to know of a Federation, as plain numbers."""
+"""What the state machine needs to know of a Federation, as plain numbers and functions."""
 
 from __future__ import annotations
 
@@ -7,23 +7,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from metisfl.spec import FederationSpec
-
-
-@dataclass(frozen=True)
-class Target:
-    """A bound on one metric. Exactly one of the two is set."""
-
-    metric: str
-    at_least: float | None = None
-    at_most: float | None = None
-
-    def met_by(self, value: float) -> bool:
-        if self.at_least is not None:
-            return value >= self.at_least
-        return self.at_most is not None and value <= self.at_most
-
-    def __str__(self) -> str:
-        return f"{self.metric} ≥ {self.at_least}" if self.at_least is not None else f"{self.metric} ≤ {self.at_most}"
+from metisfl_controller.rounds.termination.target import Target
+from metisfl_controller.rounds.weighting import WEIGHTINGS, Weigh, training_examples
 
 
 @dataclass(frozen=True)
@@ -38,6 +23,7 @@ class Plan:
     evaluate_every: int = 1
     max_duration: float | None = None
     target: Target | None = None
+    weigh: Weigh = training_examples
     max_attempts: int = 3
     gather_grace: float = 15.0
     """How long the first start waits for the rest once `min_learners` are ready, so that version 0 does not depend on
@@ -55,6 +41,7 @@ class Plan:
             round_deadline=synchronous.round_deadline_seconds,
             max_rounds=termination.max_rounds,
             evaluate_every=spec.evaluation.every_rounds,
+            weigh=WEIGHTINGS[spec.aggregation.weighting],
             max_duration=termination.max_duration_seconds,
             target=None
             if termination.target_metric is None

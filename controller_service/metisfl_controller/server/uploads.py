@@ -166,9 +166,9 @@ def _layout(message: model_pb2.Layout) -> Layout:
 
 
 def _check_report(report: pb.TrainingReport, kind: Kind) -> None:
-    if kind is Kind.TRAIN and report.examples == 0:
-        raise UploadError("the report says 0 training examples; FedAvg weighs by them")
     for what, count in (("training examples", report.examples), ("batches", report.batches)):
+        if kind is Kind.TRAIN and count == 0:
+            raise UploadError(f"the report says 0 {what}; updates are weighed by them")
         if count > MAX_COUNT:
             raise UploadError(f"the report says {count} {what}, at most {MAX_COUNT} are taken")
     if not (np.isfinite(report.seconds) and np.isfinite(report.epochs)):

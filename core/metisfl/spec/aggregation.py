@@ -13,6 +13,8 @@ class AggregationRule(StrEnum):
 
 class Weighting(StrEnum):
     TRAINING_EXAMPLES = "TrainingExamples"
+    COMPLETED_BATCHES = "CompletedBatches"
+    PARTICIPANTS = "Participants"
 
 
 class AggregationSpec(SpecModel):
@@ -22,7 +24,8 @@ class AggregationSpec(SpecModel):
     """FedAvg: the weighted mean of the participants' models (arXiv 1602.05629)."""
 
     weighting: Weighting = Weighting.TRAINING_EXAMPLES
-    """TrainingExamples: each model counts by the examples it was trained on."""
+    """TrainingExamples: each update counts by the size of the data it was trained on. CompletedBatches: by the batches
+    its learner trained on. Participants: all count the same."""
 
     deterministic: bool = False
     """Add the updates in the learners' order instead of that of their arrival, so that the same updates always make the

@@ -197,7 +197,9 @@ class Player:
             "kind": pb.UPLOAD_KIND_MODEL if encoding.codec.lossless else pb.UPLOAD_KIND_UPDATE,
             "base_version": task.model_version,
             "sections": [encoding.section("model")],
-            "report": pb.TrainingReport(examples=examples, metrics=[model_pb2.Metric(name="loss", value=0.5)]),
+            "report": pb.TrainingReport(
+                examples=examples, batches=1, metrics=[model_pb2.Metric(name="loss", value=0.5)]
+            ),
             **changes,
         }
         return pb.UploadRequest(header=pb.UploadHeader(**values))

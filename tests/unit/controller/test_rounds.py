@@ -10,8 +10,8 @@ import pytest
 from metisfl_controller.rounds import messages as m
 from metisfl_controller.rounds.evaluation import Report
 from metisfl_controller.rounds.phases import Phase, Resumed
-from metisfl_controller.rounds.plan import Target
 from metisfl_controller.rounds.tasks import Kind, TaskId
+from metisfl_controller.rounds.termination.target import Target
 
 DEADLINE = 100.0
 GRACE = 15.0

@@ -14,8 +14,9 @@ from metisfl_controller.rounds import messages as m
 from metisfl_controller.rounds.evaluation import Report
 from metisfl_controller.rounds.machine import Machine
 from metisfl_controller.rounds.phases import Phase, Resumed
-from metisfl_controller.rounds.plan import Plan, Target, quorum_of
+from metisfl_controller.rounds.plan import Plan, quorum_of
 from metisfl_controller.rounds.tasks import Kind, Order, TaskId
+from metisfl_controller.rounds.termination.target import Target
 
 LEARNERS = ("a-0", "a-1", "a-2", "b-0")
 

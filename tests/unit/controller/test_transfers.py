@@ -155,7 +155,7 @@ def header(encoding: Encoding = SMALL, **changes: Any) -> pb.UploadHeader:
         "kind": pb.UPLOAD_KIND_MODEL,
         "base_version": 3,
         "sections": [encoding.section("model")],
-        "report": pb.TrainingReport(examples=10),
+        "report": pb.TrainingReport(examples=10, batches=1),
         **changes,
     }
     return pb.UploadHeader(**values)
@@ -203,7 +203,7 @@ async def test_an_upload_in_pieces(uploads: Uploads) -> None:
 async def test_a_broken_upload_goes_on_where_it_was(uploads: Uploads) -> None:
     first = uploads.begin(TASK, header(LARGE), LARGE, "one")
     await first.take(chunk(0))
-    again = uploads.begin(TASK, header(LARGE, report=pb.TrainingReport(examples=11)), LARGE, "two")
+    again = uploads.begin(TASK, header(LARGE, report=pb.TrainingReport(examples=11, batches=1)), LARGE, "two")
     assert again is first
     assert (again.arriving.received, again.stream, again.report.examples) == (CHUNK_BYTES, "two", 11)
     await again.take(chunk(CHUNK_BYTES))
@@ -251,7 +251,7 @@ async def test_an_upload_of_another_layout_replaces_the_other_one(uploads: Uploa
 async def test_a_judged_upload_is_not_touched_by_another_stream(uploads: Uploads) -> None:
     upload = uploads.begin(TASK, header(), SMALL, "one")
     upload.verdict = object()  # type: ignore[assignment]
-    again = uploads.begin(TASK, header(report=pb.TrainingReport(examples=99)), SMALL, "two")
+    again = uploads.begin(TASK, header(report=pb.TrainingReport(examples=99, batches=1)), SMALL, "two")
     assert again is upload
     assert (again.stream, again.report.examples) == ("one", 10)
 
@@ -288,17 +288,26 @@ async def test_uploads_that_no_longer_count_are_found(uploads: Uploads) -> None:
             {"sections": [plain(v=np.zeros(5, np.float32)).section("model")]},
             "another layout: tensor 'w' is missing",
         ),
-        ({"report": pb.TrainingReport()}, "0 training examples"),
+        ({"report": pb.TrainingReport(batches=1)}, "0 training examples"),
+        ({"report": pb.TrainingReport(examples=1)}, "0 batches"),
         ({"report": pb.TrainingReport(examples=2**64 - 1)}, "18446744073709551615 training examples"),
         ({"report": pb.TrainingReport(examples=1, batches=2**63)}, "batches"),
-        ({"report": pb.TrainingReport(examples=1, seconds=float("nan"))}, "nan s"),
-        ({"report": pb.TrainingReport(examples=1, epochs=float("inf"))}, "inf epochs"),
+        ({"report": pb.TrainingReport(examples=1, batches=1, seconds=float("nan"))}, "nan s"),
+        ({"report": pb.TrainingReport(examples=1, batches=1, epochs=float("inf"))}, "inf epochs"),
         (
-            {"report": pb.TrainingReport(examples=1, metrics=[model_pb2.Metric(name="loss", value=float("nan"))])},
+            {
+                "report": pb.TrainingReport(
+                    examples=1, batches=1, metrics=[model_pb2.Metric(name="loss", value=float("nan"))]
+                )
+            },
             "metric 'loss' is nan",
         ),
         (
-            {"report": pb.TrainingReport(examples=1, metrics=[model_pb2.Metric(name="x")] * (MAX_METRICS + 1))},
+            {
+                "report": pb.TrainingReport(
+                    examples=1, batches=1, metrics=[model_pb2.Metric(name="x")] * (MAX_METRICS + 1)
+                )
+            },
             "65 metrics",
         ),
     ],

@@ -1,0 +1,1 @@
+"""When a federation ends: one file per criterion."""
