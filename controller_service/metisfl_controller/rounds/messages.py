@@ -8,16 +8,7 @@ from dataclasses import dataclass
 from metisfl_controller.rounds.evaluation import Mean, Report
 from metisfl_controller.rounds.plan import Plan
 from metisfl_controller.rounds.tasks import Order, TaskId
-
-
-@dataclass(frozen=True)
-class Work:
-    """What a learner did for its update: the size of its training data, its optimiser steps, the seconds they took."""
-
-    examples: int
-    batches: int = 0
-    seconds: float = 0.0
-
+from metisfl_controller.rounds.work import Work as Work
 
 # Events
 

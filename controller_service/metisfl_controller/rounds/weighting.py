@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from metisfl.spec.aggregation import Weighting
-from metisfl_controller.rounds.messages import Work
+from metisfl_controller.rounds.work import Work
 
 Weigh = Callable[[Work], float]
 

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metisfl.spec.aggregation import Weighting
-from metisfl_controller.rounds.messages import Work
 from metisfl_controller.rounds.weighting import WEIGHTINGS
+from metisfl_controller.rounds.work import Work
 
 works = st.builds(Work, st.integers(1, 2**48), st.integers(1, 2**48), st.floats(0, 1e6))
 
