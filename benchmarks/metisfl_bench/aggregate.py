@@ -26,11 +26,11 @@ from metisfl.wire.limits import CHUNK_BYTES
 from metisfl_bench.layouts import LAYOUTS
 from metisfl_bench.machine import last_level_cache_bytes
 from metisfl_controller.aggregation.engine import Engine
-from metisfl_controller.aggregation.fedavg import FedAvg
 from metisfl_controller.aggregation.kernels import runtime
 from metisfl_controller.aggregation.kernels.bandwidth import read_bandwidth
 from metisfl_controller.aggregation.memory import MemoryPlan
 from metisfl_controller.aggregation.rule import Staged
+from metisfl_controller.aggregation.rules.fedavg import FedAvg
 from metisfl_controller.aggregation.staging import Place, StagingPool
 from metisfl_controller.cpus import available_cpus
 
@@ -145,7 +145,7 @@ async def _as_they_arrive(
                 await writing
             received = start + len(data)
         assert await engine.flaw(encoding, place.buffer) is None
-        await engine.fold(place.buffer, weight)
+        await engine.fold(Staged(place.buffer, weight))
         place.leave()
 
     seconds = []

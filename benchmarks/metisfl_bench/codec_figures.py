@@ -21,9 +21,9 @@ from metisfl_bench import rounds
 from metisfl_bench.codec_bounds import share_of_bound
 from metisfl_bench.isolation import network
 from metisfl_bench.layouts import LAYOUTS
-from metisfl_controller.aggregation.fedavg import FedAvg
 from metisfl_controller.aggregation.kernels import conversions, runtime
 from metisfl_controller.aggregation.rule import Staged
+from metisfl_controller.aggregation.rules.fedavg import FedAvg
 from metisfl_controller.cpus import available_cpus
 
 SEED = 20231101

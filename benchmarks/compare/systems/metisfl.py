@@ -34,9 +34,9 @@ def aggregation(work: Work) -> list[dict[str, Any]]:
     kernel_cache.prepare(os.environ)
     # After the environment is ready for Numba.
     from metisfl_controller.aggregation.engine import Engine
-    from metisfl_controller.aggregation.fedavg import FedAvg
     from metisfl_controller.aggregation.kernels import runtime
     from metisfl_controller.aggregation.rule import Staged
+    from metisfl_controller.aggregation.rules.fedavg import FedAvg
 
     layout = Layout(tuple(TensorSpec(str(number), "float32", shape) for number, shape in enumerate(work.shapes)))
     inputs = arrays.models(work)
@@ -64,7 +64,7 @@ def aggregation(work: Work) -> list[dict[str, Any]]:
 
     async def one_by_one() -> Buffer:
         begun = engine.begin(rule)
-        folds = [engine.fold(upload.content, upload.weight) for upload in uploads]
+        folds = [engine.fold(upload) for upload in uploads]
         finished = engine.finish()
         await asyncio.gather(begun, *folds)
         return await finished

@@ -14,7 +14,7 @@ import asyncio
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -25,9 +25,6 @@ from metisfl_controller.aggregation.kernels import flaws, runtime
 from metisfl_controller.aggregation.rule import Rule, Staged
 
 T = TypeVar("T")
-
-FUSED = 8
-"""Uploads that are folded together at most: more would gain little, and hold their memory for longer."""
 
 MAX_PATIENCE_SECONDS = 0.02
 """Beyond, it would be the uploads that wait for memory."""
@@ -41,7 +38,7 @@ class _Fold:
 
 @dataclass
 class _Finish:
-    base: Buffer | None
+    last: Sequence[Staged]
     done: Future[Buffer] = field(default_factory=Future)
 
 
@@ -63,6 +60,7 @@ class Engine:
     def __init__(self, threads: int) -> None:
         self._queue: queue.SimpleQueue[_Item] = queue.SimpleQueue()
         self._rule: Rule | None = None
+        self._base: Buffer | None = None
         self._waiting: list[_Fold] = []
         self._patience = 0.0
         self.seconds = 0.0
@@ -75,25 +73,25 @@ class Engine:
         """Done once the kernels are compiled; RuntimeError when they cannot run here."""
         return asyncio.wrap_future(self._ready)
 
-    def begin(self, rule: Rule) -> asyncio.Future[None]:
-        """Start a round with an empty accumulator."""
+    def begin(self, rule: Rule, base: Buffer | None = None) -> asyncio.Future[None]:
+        """Start a round. `base`: what its updates are made from."""
 
         def start() -> None:
-            self._rule, self.seconds = rule, 0.0
+            self._rule, self._base, self.seconds = rule, base, 0.0
             rule.reset()
 
         return asyncio.wrap_future(self._submit(start, barrier=True))
 
-    def fold(self, content: Buffer, weight: float) -> asyncio.Future[None]:
+    def fold(self, upload: Staged) -> asyncio.Future[None]:
         """Add one verified upload, encoded as the rule expects; done when its memory may be reused."""
-        item = _Fold(Staged(content, weight))
+        item = _Fold(upload)
         self._queue.put(item)
         return asyncio.wrap_future(item.done)
 
-    def finish(self, base: Buffer | None = None) -> asyncio.Future[Buffer]:
-        """The new global model, after all folds queued before; ValueError when nothing was folded, or the mean is not
-        finite. `base`: what updates were made from."""
-        item = _Finish(base)
+    def finish(self, last: Sequence[Staged] = ()) -> asyncio.Future[Buffer]:
+        """The new global model, after all folds queued before and the `last` uploads; ValueError when there is none,
+        for want of uploads or because it would not be finite."""
+        item = _Finish(last)
         self._queue.put(item)
         return asyncio.wrap_future(item.done)
 
@@ -128,10 +126,10 @@ class Engine:
                 self._fold_waiting()
             case _Fold() as item:
                 self._waiting.append(item)
-                if len(self._waiting) == FUSED:
+                if self._rule is None or len(self._waiting) >= self._rule.models_per_pass:
                     self._fold_waiting()
-            case _Finish(base, done):
-                self._finish(base, done)
+            case _Finish(last, done):
+                self._finish(last, done)
             case item if item is _CLOSE:
                 return False
             case _Call(run, barrier):
@@ -158,7 +156,7 @@ class Engine:
         started = time.perf_counter()
         try:
             assert self._rule is not None, "fold without begin"
-            self._rule.fold([item.upload for item in batch])
+            self._rule.fold([item.upload for item in batch], self._base)
         except BaseException as error:  # noqa: BLE001 - it belongs to whoever awaits the futures
             for item in batch:
                 item.done.set_exception(error)
@@ -169,19 +167,20 @@ class Engine:
         self.seconds += took
         self._patience = min(took, MAX_PATIENCE_SECONDS)
 
-    def _finish(self, base: Buffer | None, done: Future[Buffer]) -> None:
+    def _finish(self, last: Sequence[Staged], done: Future[Buffer]) -> None:
         if not done.set_running_or_notify_cancel():
             return
-        last = self._take_waiting()
+        waiting, base = self._take_waiting(), self._base
+        self._base = None
 
         def end() -> Buffer:
             assert self._rule is not None, "finish without begin"
-            return self._rule.finish(base, [item.upload for item in last])
+            return self._rule.finish(base, [*(item.upload for item in waiting), *last])
 
         started = time.perf_counter()
         _settle(done, end)
         # What is wrong is wrong with the round, and not with the uploads that came last.
-        for item in last:
+        for item in waiting:
             item.done.set_result(None)
         self.seconds += time.perf_counter() - started
 

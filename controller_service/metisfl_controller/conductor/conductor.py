@@ -7,12 +7,14 @@ from collections.abc import Mapping
 from metisfl.api import FederationState
 from metisfl.logs import ContextLogger
 from metisfl.proto.v1 import controller_pb2 as pb
+from metisfl_controller.aggregation.choice import rule_of
 from metisfl_controller.aggregation.engine import Engine
 from metisfl_controller.aggregation.memory import ModelMemory
+from metisfl_controller.aggregation.rule import Rule
 from metisfl_controller.clock import Clock
 from metisfl_controller.conductor.attendance import Attendance
 from metisfl_controller.conductor.background import Background
-from metisfl_controller.conductor.fold_order import FoldOrder
+from metisfl_controller.conductor.fold_order import AllAtTheEnd, AsTheyCome, ByLearner, FoldOrder
 from metisfl_controller.conductor.progress import Progress
 from metisfl_controller.conductor.serving import Serving
 from metisfl_controller.conductor.task_messages import stop_message, task_message
@@ -72,15 +74,28 @@ class Conductor:
         self.verdicts = Verdicts(
             engine, uploads, registry, self._background, lambda task: self.machine.expects(task), self._handle, log
         )
-        order = FoldOrder(self._participants) if federation.spec.aggregation.deterministic else None
-        serving = Serving(engine, self.progress)
-        accepted = self.verdicts.accepted
-        self._versions = Versions(engine, uploads, accepted, self.progress, serving, metrics, clock, log, order)
+        self._versions = Versions(
+            engine=engine,
+            uploads=uploads,
+            accepted=self.verdicts.accepted,
+            progress=self.progress,
+            serving=Serving(engine, self.progress),
+            metrics=metrics,
+            clock=clock,
+            log=log,
+            rule_of=lambda encoding: rule_of(federation.spec.aggregation, encoding, self.progress.allocate),
+            order_of=self._order_of,
+        )
         self.machine = self._machine(Resumed())
 
     def _machine(self, resumed: Resumed) -> Machine:
         plan = Plan.of(self.federation.spec)
         return Machine(plan, self.uid, self.progress.incarnation, resumed, self.clock())
+
+    def _order_of(self, rule: Rule) -> FoldOrder:
+        if rule.gathers:
+            return AllAtTheEnd()
+        return ByLearner(self._participants) if self.federation.spec.aggregation.deterministic else AsTheyCome()
 
     def _participants(self) -> Mapping[str, Participant]:
         return self.machine.round.participants if self.machine.round else {}
@@ -161,8 +176,8 @@ class Conductor:
             case m.BeginRound(number):
                 assert self.machine.started_at is not None
                 self._background.start(self._versions.begin(number, self.machine.started_at))
-            case m.Fold(task, weight):
-                self._background.start(self._versions.fold(task, weight))
+            case m.Fold():
+                self._background.start(self._versions.fold(command))
             case m.CommitRound():
                 self._background.start(self._commit(command))
             case m.RecordMetrics(version, means):

@@ -28,7 +28,7 @@ class Serving:
     """The newest version, as it travels and as learners receive it.
 
     Learners upload differences to the model *as received*, after the download's codec, and the controller adds them to
-    that. Where nothing is lost on the way they upload whole models, and there is no base to keep.
+    that. Where nothing is lost on the way they upload whole models, and the base is kept for rules that ask for it.
     """
 
     engine: Engine
@@ -51,17 +51,18 @@ class Serving:
             raise CodecError(_cannot_travel(encoding, flaw))
         return Encoded(model, content, GlobalModel(version, encoding, content, transport.packer))
 
-    def begin(self, stored: StoredVersion, version: Encoded) -> None:
-        """Serve it from now on. Its `model` must be in its file: the base may take its place."""
+    def begin(self, stored: StoredVersion, version: Encoded, *, keep_base: bool) -> None:
+        """Serve it from now on. Its `model` must be in its file: the base may take its place. `keep_base`: also where
+        learners upload whole models."""
         encoding, transport = self.progress.downloads, self.progress.transport
         assert encoding is not None
-        if not transport.codec.lossless:
+        if keep_base or not transport.codec.lossless:
             model = None if encoding.codec.lossless else version.model
             self._base = self.engine.run(lambda: conversions.decode(encoding, version.content, model))
         self.progress.serve(stored, version.travelling)
 
     async def base(self) -> Buffer | None:
-        """What the updates of this version's learners are relative to; None when they upload whole models."""
+        """What this version's learners train from; None where nobody needs it."""
         return None if self._base is None else await self._base
 
 

@@ -1,19 +1,21 @@
 """Makes model versions of verified uploads: the state machine's begin, fold and commit.
 
-Each is run as a task. Tasks start in the order in which they were made and the engine takes work in the order of the
-calls, so a round's folds always precede its commit.
+Each is run as a task. Tasks start in the order in which they were made and take turns in that order, and so does the
+engine: a round's folds always come after its beginning and before its commit.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from metisfl.logs import ContextLogger
-from metisfl.wire.codecs import CodecError
+from metisfl.wire.codecs import CodecError, Encoding
+from metisfl.wire.layout import Buffer
 from metisfl_controller.aggregation.admission import Use
 from metisfl_controller.aggregation.engine import Engine
-from metisfl_controller.aggregation.fedavg import FedAvg
+from metisfl_controller.aggregation.rule import Rule, Staged
 from metisfl_controller.clock import Clock
 from metisfl_controller.conductor.fold_order import FoldOrder
 from metisfl_controller.conductor.progress import Progress
@@ -37,10 +39,12 @@ class Versions:
     metrics: ControllerMetrics
     clock: Clock
     log: ContextLogger
-    order: FoldOrder | None
-    """Set in deterministic mode."""
-    _adding: asyncio.Lock = field(default_factory=asyncio.Lock)
-    _rule: FedAvg | None = None
+    rule_of: Callable[[Encoding], Rule]
+    """Makes the rule once it is known how uploads are encoded."""
+    order_of: Callable[[Rule], FoldOrder]
+    _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _rule: Rule | None = None
+    _order: FoldOrder | None = None
     _bytes_at_begin: tuple[int, int] = (0, 0)
 
     async def adopt(self, task: TaskId) -> m.Committed | m.AggregationFailed:
@@ -52,7 +56,8 @@ class Versions:
             version = await self.serving.encode(0, model)
         except CodecError as error:
             return m.AggregationFailed(f"the initial model: {error}")
-        self.serving.begin(await self.progress.commit_initial(layout, model), version)
+        rule = self._make_rule()
+        self.serving.begin(await self.progress.commit_initial(layout, model), version, keep_base=rule.needs_base)
         self.log.info("initial model committed", extra={"learner": task.learner, "parameters": layout.parameters})
         return m.Committed(0)
 
@@ -66,69 +71,80 @@ class Versions:
             version = await self.serving.encode(stored.version, await self.progress.read_latest())
         except CodecError as error:
             raise StateError(f"cannot go on at version {stored.version}: {error}") from error
-        self.serving.begin(stored, version)
+        self.serving.begin(stored, version, keep_base=self._make_rule().needs_base)
         self.log.info("resumed at model version %d", stored.version)
+
+    def _make_rule(self) -> Rule:
+        assert self.progress.uploads is not None
+        self._rule = self.rule_of(self.progress.uploads)
+        self._order = self.order_of(self._rule)
+        return self._rule
 
     async def begin(self, number: int, started_at: float) -> None:
         """`started_at`: when the first round of all began."""
-        assert self.progress.layout is not None
-        if self._rule is None:
-            uploads = self.progress.uploads
-            assert uploads is not None
-            self._rule = FedAvg(uploads, updates=not uploads.codec.lossless, allocate=self.progress.allocate)
+        assert self._rule is not None
         self.accepted.clear()
         self.abandon()
         self._bytes_at_begin = (self.metrics.bytes_sent, self.metrics.bytes_received)
         self.log.info("round begins", extra={"round": number})
-        beginning = self.engine.begin(self._rule)
+        async with self._turn:
+            beginning = self.engine.begin(self._rule, await self.serving.base())
         await self.progress.in_store(lambda: self.progress.store.record_start(started_at))
         await beginning
 
-    async def fold(self, task: TaskId, weight: float) -> None:
-        """Add an upload to the round and free its place; in deterministic mode that may have to wait for others."""
-        if self.order is None:
-            await self._fold(task, weight)
-            return
-        self.order.arrived(task, weight)
-        self.uploads.of(task).place.turn(Use.PARKED)
-        await self._fold_in_order(self.order)
-
-    async def _fold_in_order(self, order: FoldOrder) -> None:
-        await asyncio.gather(*await self._queue_in_order(order))
-
-    async def _queue_in_order(self, order: FoldOrder, *, closing: bool = False) -> list[asyncio.Future[None]]:
+    async def fold(self, fold: m.Fold) -> None:
+        """Give an upload to the rule and free its place; that may have to wait for others."""
+        assert self._order is not None
+        self._order.arrived(fold)
         folds = []
-        async with self._adding:
-            while following := order.next(closing=closing):
-                folds.append(await self._queue(*following))
-        return folds
+        async with self._turn:
+            while following := self._order.next():
+                folds.append(await self._queue(following))
+        if self._order.holds(fold):
+            self.uploads.of(fold.task).place.turn(Use.PARKED)
+        await asyncio.gather(*folds)
 
-    async def _fold(self, task: TaskId, weight: float) -> None:
-        await (await self._queue(task, weight))
-
-    async def _queue(self, task: TaskId, weight: float) -> asyncio.Future[None]:
+    async def _queue(self, fold: m.Fold) -> asyncio.Future[None]:
         """Give an upload to the engine; what is returned is done when it has been added and its place is free."""
-        upload = self.uploads.of(task)
-        upload.place.turn(Use.WORKED_ON)
-        await upload.place.settled()
-        folded = self.engine.fold(upload.place.buffer, weight)
+        upload = self.uploads.of(fold.task)
+        folded = self.engine.fold(await self._staged(fold))
         folded.add_done_callback(lambda _: self.uploads.drop(upload))
         return folded
 
+    async def _staged(self, fold: m.Fold) -> Staged:
+        """An upload as the rule takes it, from a place where it stays until it is dropped."""
+        place = self.uploads.of(fold.task).place
+        place.turn(Use.WORKED_ON)
+        await place.settled()
+        return Staged(place.buffer, fold.weight, fold.task.learner, fold.steps, fold.scale)
+
     def abandon(self) -> None:
         """The round under way will not be committed: free what was held back for it."""
-        if self.order is not None:
-            for task in self.order.reset():
-                self.uploads.drop(self.uploads.of(task))
+        if self._order is not None:
+            self._drop(self._order.reset())
+
+    def _drop(self, folds: Iterable[m.Fold]) -> None:
+        for fold in folds:
+            self.uploads.drop(self.uploads.of(fold.task))
+
+    async def _finish(self) -> Buffer:
+        """The model that the round's uploads make. Raises ValueError."""
+        assert self._order is not None
+        async with self._turn:
+            rest = self._order.rest()
+            finishing = self.engine.finish([await self._staged(fold) for fold in rest])
+        try:
+            return await finishing
+        finally:
+            self._drop(rest)
 
     async def commit(self, command: m.CommitRound) -> m.Committed | m.AggregationFailed:
-        """Finish the mean and make it the newest version."""
+        """Finish the model and make it the newest version."""
         assert self.progress.layout is not None
+        assert self._rule is not None
         layout, closed_at = self.progress.layout, self.clock()
-        folds = await self._queue_in_order(self.order, closing=True) if self.order is not None else []
         try:
-            model = await self.engine.finish(await self.serving.base())
-            await asyncio.gather(*folds)
+            model = await self._finish()
         except ValueError as error:
             return m.AggregationFailed(f"round {command.number}: {error}")
         aggregated_at = self.clock()
@@ -159,7 +175,7 @@ class Versions:
             lost=command.lost,
         )
         await self.progress.commit_round(stored, record)
-        self.serving.begin(stored, version)
+        self.serving.begin(stored, version, keep_base=self._rule.needs_base)
         self._tell(record)
         return m.Committed(command.number)
 

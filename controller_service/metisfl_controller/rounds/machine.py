@@ -133,7 +133,7 @@ class Machine:
     def _delivered(self, task: TaskId, work: m.Work) -> None:
         assert self.round is not None
         self.round.delivered(task.learner)
-        self._out.append(m.Fold(task, self.plan.weigh(work)))
+        self._out.append(m.Fold(task, self.plan.weigh(work), work.batches))
 
     def _task_failed(self, task: TaskId) -> None:
         self._initial.failed(task)

@@ -167,10 +167,13 @@ class BeginRound:
 
 @dataclass(frozen=True)
 class Fold:
-    """This verified upload counts, with this weight."""
+    """This verified upload counts, with this weight. `steps`: batches of local training that it took. `scale`: what the
+    update is multiplied by, 0 … 1, such as a discount for staleness."""
 
     task: TaskId
     weight: float
+    steps: int
+    scale: float = 1.0
 
 
 @dataclass(frozen=True)

@@ -63,6 +63,7 @@ def _fold_blocks(
     out: int,
     base: int,
     total: float,
+    share: float,
 ) -> int:
     """Fold blocks until none is left; returns how many results are not finite."""
     finishing = out_kind != kinds.NOTHING
@@ -85,7 +86,7 @@ def _fold_blocks(
                 here[i] = standing[i]
         add_block(kind, here, first, second, kept, weights, at)
         if finishing:
-            bad += write_block(out_kind, here, total, out, base, at)
+            bad += write_block(out_kind, here, total, out, base, share, at)
 
 
 @njit(nogil=True, cache=True)
@@ -111,7 +112,7 @@ def fold(sums: Sums, source: Source, start: int, stop: int, *, empty: bool) -> N
     weights finite and not negative. `empty`: the sums hold nothing yet, whatever is in their memory. `start` is a
     multiple of 64. Error bound: K models give |error| ≤ K · 2^-53 · Σ |w·x|.
     """
-    _run(sums, source, start, stop, empty, kinds.NOTHING, 0, 0, 1.0)
+    _run(sums, source, start, stop, empty, kinds.NOTHING, 0, 0, 1.0, 1.0)
 
 
 def finish(
@@ -124,8 +125,10 @@ def finish(
     total: float,
     out: NDArray[Any],
     base: NDArray[Any] | None = None,
+    share: float = 1.0,
 ) -> int:
-    """The same, into `out`, without changing the sums: (sums + Σ w·x) / total (+ base), rounded once to out's dtype.
+    """The same, into `out`, without changing the sums: (sums + Σ w·x) / total (+ share · base), rounded once to out's
+    dtype.
 
     Returns how many results are not finite. Floating-point values are rounded to nearest even (bfloat16 below 2^-126
     twice); integers to nearest, ties to even, and kept within their dtype; booleans are the majority's. `base` is for
@@ -141,6 +144,7 @@ def finish(
         out.ctypes.data,
         0 if base is None else base.ctypes.data,
         total,
+        share,
     )
 
 
@@ -154,13 +158,14 @@ def _run(
     out: int,
     base: int,
     total: float,
+    share: float,
 ) -> int:
-    arguments = _arguments(sums, source, empty, out_kind, out, base, total)
+    arguments = _arguments(sums, source, empty, out_kind, out, base, total, share)
     return int(_FOLD.run(start, stop, BLOCK, (stop - start) * (source.weights.size + 2), *arguments))
 
 
 def _arguments(
-    sums: Sums, source: Source, empty: bool, out_kind: int, out: int, base: int, total: float
+    sums: Sums, source: Source, empty: bool, out_kind: int, out: int, base: int, total: float, share: float
 ) -> tuple[Any, ...]:
     return (
         source.kind,
@@ -174,9 +179,10 @@ def _arguments(
         out,
         base,
         float(total),
+        float(share),
     )
 
 
 def compile_all() -> None:
     nothing = Source.of(kinds.FLOAT32, [], [])
-    _FOLD.compile(*_arguments(np.empty(0), nothing, True, kinds.NOTHING, 0, 0, 1.0))
+    _FOLD.compile(*_arguments(np.empty(0), nothing, True, kinds.NOTHING, 0, 0, 1.0, 1.0))

@@ -1,4 +1,4 @@
-"""Inner loops that finish a block: mean = sums / total, plus the base for an update, rounded once to the model's dtype.
+"""Inner loops that finish a block: sums / total, plus a share of the base, rounded once to the model's dtype.
 
 They return how many results are not finite, which sums and bases that are finite can still lead to.
 """
@@ -35,13 +35,13 @@ def _floats(
     mask, limit = unsigned((1 << (8 * size - 1)) - 1), unsigned(infinite)
 
     @njit(nogil=True, error_model="numpy")
-    def write(sums: Sums, total: float, out: int, base: int, at: int) -> int:
+    def write(sums: Sums, total: float, out: int, base: int, share: float, at: int) -> int:
         n = sums.size
         target = carray(pointer(out + at * size), n, dtype)
         if base:
             added = carray(pointer(base + at * size), n, dtype)
             for i in range(n):
-                target[i] = narrow(np.float64(wide(added[i])) + sums[i] / total)
+                target[i] = narrow(share * np.float64(wide(added[i])) + sums[i] / total)
         else:
             for i in range(n):
                 target[i] = narrow(sums[i] / total)
@@ -117,17 +117,17 @@ def _write_bool(sums: Sums, total: float, out: int, at: int) -> int:
 
 
 @njit(inline="always")
-def write_block(kind: int, sums: Sums, total: float, out: int, base: int, at: int) -> int:
+def write_block(kind: int, sums: Sums, total: float, out: int, base: int, share: float, at: int) -> int:
     """Write elements `at` … `at + sums.size` of a segment at address `out`. `base`: the address of what to add to a
-    floating-point mean, of the same dtype, or 0."""
+    floating-point mean, times `share`, of the same dtype, or 0."""
     if kind == kinds.FLOAT32:
-        return _write_float32(sums, total, out, base, at)
+        return _write_float32(sums, total, out, base, share, at)
     if kind == kinds.FLOAT64:
-        return _write_float64(sums, total, out, base, at)
+        return _write_float64(sums, total, out, base, share, at)
     if kind == kinds.FLOAT16:
-        return _write_float16(sums, total, out, base, at)
+        return _write_float16(sums, total, out, base, share, at)
     if kind == kinds.BFLOAT16:
-        return _write_bfloat16(sums, total, out, base, at)
+        return _write_bfloat16(sums, total, out, base, share, at)
     if kind == kinds.INT8:
         return _write_int8(sums, total, out, at)
     if kind == kinds.INT16:

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from metisfl.wire.codecs import Codec, Encoding
 from metisfl.wire.layout import Buffer, Layout
-from metisfl_controller.aggregation import fedavg
-from metisfl_controller.aggregation.fedavg import FedAvg
 from metisfl_controller.aggregation.mapped import mapped_zeros
 from metisfl_controller.aggregation.rule import Staged
+from metisfl_controller.aggregation.rules import fedavg
+from metisfl_controller.aggregation.rules.fedavg import FedAvg
 
 FLOATS = ("float16", "bfloat16", "float32", "float64")
 INTEGERS = ("int8", "int16", "int32", "int64", "uint8")
@@ -207,6 +207,63 @@ def test_an_update_that_leaves_the_range_of_the_dtype_is_an_error() -> None:
     rule.fold([staged(encoding, np.full(5, 1e38, np.float32), 1.0)])
     with pytest.raises(ValueError, match="5 values of dtype float32 is beyond"):
         rule.finish(encoding.layout.pack({"t": largest}))
+
+
+# ---- scaled updates
+
+
+@FAST
+@given(st.sampled_from(tuple(Codec)), st.sampled_from(FLOATS), st.integers(1, 12), sizes, seeds)
+def test_scales_shorten_the_updates_and_not_their_weights(
+    codec: Codec, dtype: str, count: int, size: int, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    base, *models = (rng.standard_normal(size).astype(dtype_of(dtype)) for _ in range(count + 1))
+    steps = np.array(7), [np.array(k) for k in range(count)]
+    layout = Layout.of({"t": base, "n": steps[0]})
+    encoding = Encoding(layout, codec, 0.1)
+    whole = layout.pack({"t": base, "n": steps[0]})
+    uploads = [
+        Staged(
+            encoding.encode(
+                layout.pack({"t": model, "n": n}),
+                base=None if codec.lossless else whole,
+                into=np.zeros(encoding.nbytes, np.uint8),
+            ),
+            float(rng.integers(1, 100)),
+            scale=float(rng.random()),
+        )
+        for model, n in zip(models, steps[1], strict=True)
+    ]
+    rule = FedAvg(encoding, updates=not codec.lossless)
+    cut = int(rng.integers(0, count + 1))
+    rule.fold(uploads[:cut])
+    got = layout.views(rule.finish(whole, uploads[cut:]))
+
+    wide = Encoding(Layout.of({"t": base.astype(np.float32), "n": steps[0]}), codec, 0.1)
+    narrowed = encoding.segments[0].narrowed
+    changes = [
+        (
+            wide.layout.views(wide.decode(upload.content))["t"].astype(np.float64)
+            if narrowed
+            else model.astype(np.float64) - base.astype(np.float64)
+        )
+        * upload.scale
+        for upload, model in zip(uploads, models, strict=True)
+    ]
+    weights = [upload.weight for upload in uploads]
+    expected = base.astype(np.float64) + exact_mean(changes, weights)
+    nearest = np.abs(expected.astype(got["t"].dtype).astype(np.float64) - expected)
+    bound = summation_bound([*models, base]) * 4
+    assert (np.abs(got["t"].astype(np.float64) - expected) <= nearest + bound).all()
+    assert got["n"] == np.rint(np.average(range(count), weights=weights))
+
+
+def test_scaled_whole_models_without_their_base_are_an_error() -> None:
+    encoding = Encoding(Layout.of({"t": np.zeros(5, np.float32)}), Codec.FLOAT32)
+    rule = FedAvg(encoding)
+    with pytest.raises(ValueError, match="the model that they were made from"):
+        rule.finish(None, [Staged(encoding.layout.allocate(), 1.0, scale=0.5)])
 
 
 # ---- batches, rounds, memory
