@@ -23,11 +23,11 @@ class PartitionPlan(BaseModel):
 
     @classmethod
     def of(cls, spec: FederationSpec) -> PartitionPlan:
-        """Groups in the order of the spec, one share per replica unless `learner.partitions` says more."""
+        """Groups in the order of the spec, as many shares as each has room for learners."""
         offsets, offset = {}, 0
         for group in spec.learner_groups:
             offsets[group.name] = offset
-            offset += group.replicas
+            offset += group.size
         return cls(count=spec.partition_count, offsets=offsets)
 
     def index(self, group: str, ordinal: int) -> int:

@@ -60,7 +60,7 @@ def federation_document(conductor: Conductor, versions: list[StoredVersion]) -> 
         committed_rounds=committed,
         round=_progress(machine.round) if machine.round else None,
         learners=[*_learners(conductor), *_refusals(conductor)],
-        desired_learners=spec.total_replicas,
+        desired_learners=conductor.registry.desired,
         metrics=_values(progress.version_metrics, shown),
         global_model=GlobalModel(
             version=latest.version, sha256=latest.sha256, location=f"models/{latest.file}", bytes=latest.bytes

@@ -64,11 +64,11 @@ class PartitionPlan:
         for group in groups:
             if group.name not in plan.offsets:
                 start = plan._first_free()
-                size = min(group.replicas, self.count - start)
+                size = min(group.size, self.count - start)
                 if size > 0:
                     plan.offsets[group.name], plan.sizes[group.name] = start, size
             else:
-                size = min(group.replicas, plan.room(group.name))
+                size = min(group.size, plan.room(group.name))
                 plan.sizes[group.name] = max(plan.sizes[group.name], size)
         return plan
 

@@ -33,9 +33,9 @@ class Plan:
     def of(cls, spec: FederationSpec) -> Plan:
         synchronous = spec.protocol.synchronous_or_default
         termination = spec.termination
-        quorum = quorum_of(spec.total_replicas, synchronous.quorum_percent)
+        quorum = quorum_of(spec.awaited_learners, synchronous.quorum_percent)
         return cls(
-            expected_learners=spec.total_replicas,
+            expected_learners=spec.awaited_learners,
             min_learners=spec.selection.min_learners or quorum,
             quorum_percent=synchronous.quorum_percent,
             round_deadline=synchronous.round_deadline_seconds,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NoReturn
@@ -46,7 +47,10 @@ class Registry:
     """All learners of a federation, by id and by lease. Leases end after `lease_seconds` without a message."""
 
     plan: PartitionPlan
-    replicas: Mapping[str, int]
+    sizes: Mapping[str, int]
+    """The most learners of each group."""
+    awaited: Mapping[str, int]
+    """The learners of each group that are counted upon."""
     parameters: Mapping[str, Mapping[str, str]]
     lease_seconds: float
     learners: dict[str, Learner] = field(default_factory=dict)
@@ -55,14 +59,15 @@ class Registry:
 
     @classmethod
     def of(cls, spec: FederationSpec, plan: PartitionPlan, lease_seconds: float) -> Registry:
-        registry = cls(plan, {}, {}, lease_seconds)
+        registry = cls(plan, {}, {}, {}, lease_seconds)
         registry.amend(spec, plan)
         return registry
 
     def amend(self, spec: FederationSpec, plan: PartitionPlan) -> None:
         """Groups and their sizes have changed: who lost its place and is gone is forgotten."""
         self.plan = plan
-        self.replicas = {group.name: group.replicas for group in spec.learner_groups}
+        self.sizes = {group.name: group.size for group in spec.learner_groups}
+        self.awaited = {group.name: group.awaited for group in spec.learner_groups}
         self.parameters = {group.name: {**spec.learner.parameters, **group.parameters} for group in spec.learner_groups}
         for learner in list(self.learners.values()):
             self._forget_if_gone(learner)
@@ -76,8 +81,14 @@ class Registry:
         ]
 
     def _forget_if_gone(self, learner: Learner) -> None:
-        if not learner.lease and learner.ordinal >= self.replicas.get(learner.group, 0):
+        if not learner.lease and learner.ordinal >= self.sizes.get(learner.group, 0):
             del self.learners[learner.id]
+
+    @property
+    def desired(self) -> int:
+        """How many learners there should be now: those counted upon, and whoever of an external group is there too."""
+        there = Counter(learner.group for learner in self._by_lease.values())
+        return sum(max(count, there[group]) for group, count in self.awaited.items())
 
     @property
     def heartbeat_seconds(self) -> int:
@@ -114,13 +125,11 @@ class Registry:
 
     def _known(self, group: str, ordinal: int) -> str:
         """The learner's id. Raises JoinRefusedError."""
-        if group not in self.replicas:
+        if group not in self.sizes:
+            raise JoinRefusedError(f"there is no learner group '{group[:63]}'; the groups are {', '.join(self.sizes)}")
+        if ordinal >= self.sizes[group]:
             raise JoinRefusedError(
-                f"there is no learner group '{group[:63]}'; the groups are {', '.join(self.replicas)}"
-            )
-        if ordinal >= self.replicas[group]:
-            raise JoinRefusedError(
-                f"group '{group}' has {self.replicas[group]} learners, numbered from 0; {group}-{ordinal} is not one "
+                f"group '{group}' has {self.sizes[group]} learners, numbered from 0; {group}-{ordinal} is not one "
                 "of them"
             )
         return f"{group}-{ordinal}"

@@ -61,8 +61,9 @@ def controller_launch(
 def learner_launches(
     federation: Federation, folder: RunFolder, surroundings: Surroundings, endpoints: Endpoints
 ) -> list[Launch]:
-    """One learner for each replica of each group, named like its pod without the federation's name."""
-    threads = str(max(1, surroundings.processors // federation.spec.total_replicas))
+    """One learner for each that would have a pod, named like that without the federation's name."""
+    count = sum(group.pods for group in federation.spec.learner_groups)
+    threads = str(max(1, surroundings.processors // max(1, count)))
     base = _base(surroundings)
     limits = {name: base.get(name, threads) for name in _THREAD_VARIABLES}
     paths = [str(path) for path in surroundings.import_paths]
@@ -75,7 +76,7 @@ def learner_launches(
     }
     launches = []
     for group in federation.spec.learner_groups:
-        for ordinal in range(group.replicas):
+        for ordinal in range(group.pods):
             name = f"{group.name}-{ordinal}"
             own = {
                 "METISFL_LEARNER_GROUP": group.name,

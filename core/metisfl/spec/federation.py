@@ -65,13 +65,19 @@ class FederationSpec(SpecModel):
     """Remove the controller's pod and Services this long after the end; the Federation and its volume stay."""
 
     @property
-    def total_replicas(self) -> int:
-        return sum(group.replicas for group in self.learner_groups)
+    def total_learners(self) -> int:
+        """The most learners there may be, in pods and outside of the cluster."""
+        return sum(group.size for group in self.learner_groups)
+
+    @property
+    def awaited_learners(self) -> int:
+        """The learners that are counted upon: those with pods, and one of each external group."""
+        return sum(group.awaited for group in self.learner_groups)
 
     @property
     def partition_count(self) -> int:
-        """Shares of the data: as set, or one per replica."""
-        return self.learner.partitions or self.total_replicas
+        """Shares of the data: as set, or one for each learner there may be."""
+        return self.learner.partitions or self.total_learners
 
 
 class ObjectMeta(BaseModel):

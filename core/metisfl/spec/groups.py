@@ -22,6 +22,14 @@ class LearnerGroup(SpecModel):
     replicas: Annotated[int, Field(ge=0, le=10_000)] = 1
     """How many learners; zero keeps the group's share of the data for later."""
 
+    external: bool = False
+    """Without pods: these learners join from outside of the cluster, each with the bundle that `metisfl bundle` writes.
+    Set maxLearners instead of replicas."""
+
+    max_learners: Annotated[int, Field(ge=1, le=10_000)] | None = None
+    """How many learners of an external group may join, and so how many shares of the data are kept for it. By default a
+    run starts without waiting for more than one of them."""
+
     image: Image | None = None
     """Learner image; by default the one the operator was installed with."""
 
@@ -40,19 +48,47 @@ class LearnerGroup(SpecModel):
     node_selector: Annotated[dict[str, LabelValue], Field(max_length=32)] = {}
     """Labels of the nodes that may run these learners."""
 
+    @property
+    def size(self) -> int:
+        """The most learners the group may have, and so its shares of the data."""
+        return self.max_learners or self.replicas
 
-def _total_replicas(spec: Json) -> int:
-    return sum(group.get("replicas", 1) for group in spec["learnerGroups"])
+    @property
+    def pods(self) -> int:
+        """The learners that run in pods of the cluster, or as processes of `metisfl run`."""
+        return 0 if self.external else self.replicas
+
+    @property
+    def awaited(self) -> int:
+        """The learners that are counted upon: all that have pods, and one at least of an external group."""
+        return 1 if self.external else self.replicas
+
+
+# What describes a pod, and has no meaning for learners outside of the cluster.
+_POD_FIELDS = ("image", "resources", "volumes", "volumeMounts", "nodeSelector")
+
+
+def _total_size(spec: Json) -> int:
+    return sum(group.get("maxLearners", group.get("replicas", 1)) for group in spec["learnerGroups"])
 
 
 def _partitions_suffice(spec: Json) -> bool:
     partitions = spec["learner"].get("partitions")
-    return partitions is None or _total_replicas(spec) <= partitions
+    return partitions is None or _total_size(spec) <= partitions
 
 
 def _min_learners_can_be_reached(spec: Json) -> bool:
     wanted = spec.get("selection", {}).get("minLearners")
-    return wanted is None or wanted <= _total_replicas(spec)
+    return wanted is None or wanted <= _total_size(spec)
+
+
+def _external_groups_are_bounded(spec: Json) -> bool:
+    return all(group.get("external", False) == ("maxLearners" in group) for group in spec["learnerGroups"])
+
+
+def _external_groups_have_no_pods(spec: Json) -> bool:
+    external = (group for group in spec["learnerGroups"] if group.get("external", False))
+    return all(group.get("replicas", 1) == 1 and not any(map(group.get, _POD_FIELDS)) for group in external)
 
 
 def _group_names_differ(spec: Json) -> bool:
@@ -64,27 +100,40 @@ def _no_reserved_group_name(spec: Json) -> bool:
     return all(group["name"] != RESERVED_GROUP_NAME for group in spec["learnerGroups"])
 
 
-_SUM_OF_REPLICAS = "self.learnerGroups.map(g, g.replicas).sum()"
+_SUM_OF_SIZES = "self.learnerGroups.map(g, has(g.maxLearners) ? g.maxLearners : g.replicas).sum()"
+_NO_POD_FIELDS = " && ".join(f"!has(g.{field})" for field in _POD_FIELDS)
 
 RULES: tuple[Rule, ...] = (
     Rule(
         path=("spec",),
-        message="learnerGroups must add up to at least one replica",
-        holds=lambda spec: _total_replicas(spec) >= 1,
-        cel=f"{_SUM_OF_REPLICAS} >= 1",
+        message="learnerGroups must add up to at least one learner",
+        holds=lambda spec: _total_size(spec) >= 1,
+        cel=f"{_SUM_OF_SIZES} >= 1",
     ),
     Rule(
         path=("spec",),
-        message="selection.minLearners must not exceed the sum of learnerGroups' replicas",
+        message="selection.minLearners must not exceed the sum of learnerGroups' replicas and maxLearners",
         holds=_min_learners_can_be_reached,
         cel="!has(self.selection) || !has(self.selection.minLearners) || "
-        f"self.selection.minLearners <= {_SUM_OF_REPLICAS}",
+        f"self.selection.minLearners <= {_SUM_OF_SIZES}",
     ),
     Rule(
         path=("spec",),
-        message="learner.partitions must be at least the sum of learnerGroups' replicas",
+        message="learner.partitions must be at least the sum of learnerGroups' replicas and maxLearners",
         holds=_partitions_suffice,
-        cel=f"!has(self.learner.partitions) || {_SUM_OF_REPLICAS} <= self.learner.partitions",
+        cel=f"!has(self.learner.partitions) || {_SUM_OF_SIZES} <= self.learner.partitions",
+    ),
+    Rule(
+        path=("spec",),
+        message="an external learner group must have maxLearners, and no other group may have it",
+        holds=_external_groups_are_bounded,
+        cel="self.learnerGroups.all(g, g.external == has(g.maxLearners))",
+    ),
+    Rule(
+        path=("spec",),
+        message="an external learner group has no pods: leave out replicas, " + ", ".join(_POD_FIELDS),
+        holds=_external_groups_have_no_pods,
+        cel=f"self.learnerGroups.all(g, !g.external || (g.replicas == 1 && {_NO_POD_FIELDS}))",
     ),
     Rule(
         path=("spec",),

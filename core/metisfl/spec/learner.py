@@ -33,7 +33,7 @@ class LearnerSpec(SpecModel):
 
     partitions: Annotated[int, Field(ge=1, le=100_000)] | None = None
     """Into how many shares a data set is divided; each learner takes one. Fixed when the federation is created; by
-    default the sum of all replicas at that time. Set it higher to leave room for more learners."""
+    default the sum of all groups' replicas and maxLearners at that time. Set it higher to leave room for more."""
 
 
 class InitialModelSpec(SpecModel):

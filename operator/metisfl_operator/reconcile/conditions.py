@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -19,6 +20,7 @@ from metisfl_operator.reconcile.reasons import Reason
 from metisfl_operator.resources.metadata import Owner
 
 _SHOWN_CAUSES = 5
+_UNTROUBLED = (Reason.STARTING, Reason.ALL_CONNECTED, Reason.WAITING_FOR_SITES)
 _GATHERING = (FederationState.WAITING_FOR_LEARNERS, FederationState.INITIALISING)
 
 
@@ -30,8 +32,8 @@ class Situation:
     federation: Federation
     stage: Lifecycle
     observed: Observed
-    learners: int
-    """How many should run now."""
+    awaited: int
+    """How many learners are counted upon now: all that have pods, and one of each external group."""
     previous: FederationStatus
     now: datetime
     refused: list[Trouble] = field(default_factory=list)
@@ -44,6 +46,24 @@ class Situation:
     @property
     def connected(self) -> int:
         return connected(self.document)
+
+    @property
+    def absent(self) -> list[str]:
+        """External groups of which nobody has joined."""
+        return [name for name, count in self._external().items() if not count]
+
+    @property
+    def learners(self) -> int:
+        """How many there should be now: those counted upon, and whoever of an external group is there beside."""
+        if not self.stage.learners_run:
+            return 0
+        return self.awaited + sum(max(0, count - 1) for count in self._external().values())
+
+    def _external(self) -> dict[str, int]:
+        """Connected learners of each external group."""
+        learners = self.document.learners if self.document else []
+        there = Counter(learner.group for learner in learners if learner.connected)
+        return {group.name: there[group.name] for group in self.federation.spec.learner_groups if group.external}
 
 
 @dataclass(frozen=True)
@@ -139,8 +159,12 @@ def _learners_ready(situation: Situation) -> Judgement:
         told = [f"group {name} has shares of the data for {room} learners" for name, room in situation.crowded.items()]
         advice = "create the federation with a larger learner.partitions to leave room"
         return Judgement(False, Reason.NO_PARTITION_LEFT, "; ".join([count, *told, advice]))
-    if situation.connected < situation.learners:
+    if situation.connected + len(situation.absent) < situation.learners:
         return Judgement(False, Reason.STARTING, count)
+    if situation.absent:
+        groups = ", ".join(situation.absent)
+        advice = f"give each site its bundle: metisfl bundle {situation.owner.name} --group {situation.absent[0]}"
+        return Judgement(False, Reason.WAITING_FOR_SITES, f"{count}; nobody has joined of {groups}; {advice}")
     return Judgement(True, Reason.ALL_CONNECTED, count)
 
 
@@ -160,7 +184,7 @@ def _progressing(situation: Situation, controller: Judgement, learners: Judgemen
         if controller.reason == Reason.STARTING:
             return Judgement(True, Reason.WAITING_FOR_CONTROLLER, controller.message)
         return Judgement(False, controller.reason, controller.message)
-    if document.state in _GATHERING and learners.reason not in (Reason.STARTING, Reason.ALL_CONNECTED):
+    if document.state in _GATHERING and learners.reason not in _UNTROUBLED:
         return Judgement(False, learners.reason, learners.message)
     told = document.message or f"Round {document.current_round} of {document.max_rounds}"
     return Judgement(True, _word(document.reason) or document.state.value, told)

@@ -24,6 +24,7 @@ class Desired:
 
     manifests: list[Manifest]
     learners: int
+    """How many are counted upon: all pods, and one of each external group."""
     crowded: dict[str, int]
     """Group name to the number of learners it can have."""
 
@@ -46,9 +47,10 @@ def desired(federation: Federation, owner: Owner, settings: Settings, plan: Part
     learners, crowded = 0, {}
     for group in federation.spec.learner_groups:
         room = plan.room(group.name)
-        if group.replicas > room:
+        if group.size > room:
             crowded[group.name] = room
-        replicas = min(group.replicas, room) if stage.learners_run else 0
-        learners += replicas
-        manifests.append(learner_set(owner, federation, group, settings, replicas))
+        awaited = min(group.awaited, room) if stage.learners_run else 0
+        learners += awaited
+        if not group.external:
+            manifests.append(learner_set(owner, federation, group, settings, awaited))
     return Desired([stamped(manifest) for manifest in manifests], learners, crowded)

@@ -20,7 +20,7 @@ _QUIET = {
     Reason.SCALED_DOWN,
 }
 _ENDS = {Reason.COMPLETED, Reason.FAILED}
-_EXPECTED = {Reason.SUSPENDED, Reason.EXPIRED, Reason.SERVING, Reason.ALL_CONNECTED}
+_EXPECTED = {Reason.SUSPENDED, Reason.EXPIRED, Reason.SERVING, Reason.ALL_CONNECTED, Reason.WAITING_FOR_SITES}
 
 
 @dataclass(frozen=True)

@@ -53,6 +53,8 @@ class Reason(StrEnum):
     # Learners.
     ALL_CONNECTED = "AllConnected"
     SCALED_DOWN = "ScaledDown"
+    WAITING_FOR_SITES = "WaitingForSites"
+    """No learner of an external group has joined yet."""
 
     # The run.
     SUSPENDED = "Suspended"

@@ -356,6 +356,25 @@ def test_a_removed_field_is_removed(world: World) -> None:
     assert "nodeSelector" not in world.space.get("statefulsets", "demo-a")["spec"]["template"]["spec"]
 
 
+def test_an_external_group_has_no_pods_and_is_waited_for_in_words(world: World) -> None:
+    groups = [*FEDERATION["spec"]["learnerGroups"], {"name": "hospital", "external": True, "maxLearners": 4}]
+    world.start(learnerGroups=groups)
+    assert world.replicas() == {"demo-a": 2, "demo-b": 1, "demo-controller": 1}
+    ready = world.condition("LearnersReady")
+    assert ready[:2] == ("False", "WaitingForSites")
+    assert ready[2].startswith("3 of 4 learners are connected; nobody has joined of hospital;")
+    assert "metisfl bundle demo --group hospital" in ready[2]
+    assert world.condition("Progressing")[:2] == ("True", "Training")
+    there = [LearnerDocument(id=f"hospital-{n}", group="hospital", connected=True, activity="Idle") for n in (0, 2)]
+    assert world.controller.document is not None
+    known = world.controller.document.learners
+    world.controller.says(FederationState.TRAINING, current_round=1, learners=[*known, *there])
+    world.later()
+    world.reconcile()
+    assert world.condition("LearnersReady")[:2] == ("True", "AllConnected")
+    assert world.status()["learners"]["summary"] == "5/5"
+
+
 def test_growth_beyond_the_shares_is_refused_in_words(world: World) -> None:
     world.start()
     world.edit(learnerGroups=[{"name": "a", "replicas": 5}, {"name": "b"}])

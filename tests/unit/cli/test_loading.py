@@ -119,7 +119,7 @@ def write(tmp_path: Path, text: str = VALID) -> Path:
         ),
         (
             {"selection": {"minLearners": 9}},
-            "spec: selection.minLearners must not exceed the sum of learnerGroups' replicas",
+            "spec: selection.minLearners must not exceed the sum of learnerGroups' replicas and maxLearners",
         ),
         (
             {"controller": {"memoryBudget": "512"}},
@@ -236,7 +236,7 @@ spec:
     - &silo {name: silo-a, replicas: 2}
     - {<<: *silo, name: silo-b}
 """
-    assert load_federation(write(tmp_path, text)).spec.total_replicas == 4
+    assert load_federation(write(tmp_path, text)).spec.total_learners == 4
 
 
 def test_other_objects_in_the_file_are_left_alone(tmp_path: Path) -> None:

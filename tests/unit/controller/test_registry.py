@@ -203,3 +203,34 @@ def test_no_quorum_is_off_by_one_through_floating_point() -> None:
 def test_bounds_belong_to_the_target(target: Target, met: tuple[float, ...], missed: tuple[float, ...]) -> None:
     assert all(target.met_by(value) for value in met)
     assert not any(target.met_by(value) for value in missed)
+
+
+# ---- external groups
+
+
+EXTERNAL = [{"name": "a", "replicas": 2}, {"name": "hospital", "external": True, "maxLearners": 3}]
+
+
+def test_learners_of_an_external_group_may_join_up_to_its_bound() -> None:
+    federation = spec(learnerGroups=EXTERNAL)
+    registry = Registry.of(federation, PartitionPlan.of(federation), lease_seconds=20)
+    assert registry.join("hospital", 2, "", now=1.0).partition == 4
+    with pytest.raises(JoinRefusedError, match="group 'hospital' has 3 learners"):
+        registry.join("hospital", 3, "", now=1.0)
+
+
+def test_a_run_counts_on_one_learner_of_an_external_group() -> None:
+    plan = Plan.of(spec(learnerGroups=EXTERNAL))
+    assert (plan.min_learners, plan.expected_learners) == (3, 3)
+
+
+def test_external_learners_are_desired_once_they_are_there() -> None:
+    federation = spec(learnerGroups=EXTERNAL)
+    registry = Registry.of(federation, PartitionPlan.of(federation), lease_seconds=20)
+    assert registry.desired == 3
+    first = registry.join("hospital", 0, "", now=1.0)
+    assert registry.desired == 3
+    registry.join("hospital", 1, "", now=1.0)
+    assert registry.desired == 4
+    registry.end(first)
+    assert registry.desired == 3

@@ -52,6 +52,15 @@ def test_a_new_federation_divides_as_the_controller_alone_would(wanted: list[Lea
         offset += group.replicas
 
 
+def test_an_external_group_has_a_share_for_each_learner_that_may_join() -> None:
+    groups = [
+        LearnerGroup(name="a", replicas=2),
+        LearnerGroup(name="hospital", external=True, max_learners=4),
+        LearnerGroup(name="b"),
+    ]
+    assert PartitionPlan(7, {}, {}).extended(groups).offsets == {"a": 0, "hospital": 2, "b": 6}
+
+
 def test_the_controller_reads_the_plan(federation: Callable[..., Federation]) -> None:
     spec = federation().spec
     plan = PartitionPlan.of(spec)

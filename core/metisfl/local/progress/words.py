@@ -58,7 +58,7 @@ def goal(federation: Federation) -> str:
 def shape(federation: Federation) -> str:
     """`4 learners in 2 groups, Synchronous, FedAvg`, and how models travel if not as they are: `Int8 with Zstd`."""
     spec = federation.spec
-    learners = plural(spec.total_replicas, "learner")
+    learners = plural(spec.total_learners, "learner")
     groups = plural(len(spec.learner_groups), "group")
     parts = [f"{learners} in {groups}", spec.protocol.type.value, spec.aggregation.rule.value]
     if spec.transport != TransportSpec():
