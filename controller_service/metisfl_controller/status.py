@@ -17,8 +17,8 @@ from metisfl.api import (
 )
 from metisfl_controller.conductor.conductor import Conductor
 from metisfl_controller.rounds.evaluation import Mean, Report, weighted_means
-from metisfl_controller.rounds.participation import OpenRound, Standing
 from metisfl_controller.rounds.phases import Phase
+from metisfl_controller.rounds.training import RoundStatus
 from metisfl_controller.state.store import RoundRecord, StoredVersion
 
 _STATES = {
@@ -113,15 +113,15 @@ def model_document(
     )
 
 
-def _progress(open_round: OpenRound) -> RoundProgress:
+def _progress(status: RoundStatus) -> RoundProgress:
     return RoundProgress(
-        number=open_round.number,
-        attempt=open_round.attempt,
-        participants=len(open_round.participants),
-        contributions=len(open_round.having(Standing.DONE)),
-        quorum=open_round.quorum,
-        started_at=datetime.fromtimestamp(open_round.started_at, UTC),
-        deadline_at=datetime.fromtimestamp(open_round.deadline_at, UTC),
+        number=status.number,
+        attempt=status.attempt,
+        participants=status.participants,
+        contributions=status.contributions,
+        quorum=status.quorum,
+        started_at=datetime.fromtimestamp(status.started_at, UTC),
+        deadline_at=datetime.fromtimestamp(status.deadline_at, UTC),
     )
 
 

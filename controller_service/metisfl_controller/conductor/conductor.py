@@ -72,7 +72,14 @@ class Conductor:
         self.progress = Progress(store, memory, self.transport)
         self.attendance = Attendance(registry, self.progress, self._handle, clock, log)
         self.verdicts = Verdicts(
-            engine, uploads, registry, self._background, lambda task: self.machine.expects(task), self._handle, log
+            engine=engine,
+            uploads=uploads,
+            registry=registry,
+            background=self._background,
+            expects=lambda task: self.machine.expects(task),
+            why_late=lambda task: self.machine.why_late(task),
+            handle=self._handle,
+            log=log,
         )
         self._versions = Versions(
             engine=engine,
@@ -98,7 +105,7 @@ class Conductor:
         return ByLearner(self._participants) if self.federation.spec.aggregation.deterministic else AsTheyCome()
 
     def _participants(self) -> Mapping[str, Participant]:
-        return self.machine.round.participants if self.machine.round else {}
+        return self.machine.participants
 
     # ---- life
 
@@ -220,4 +227,4 @@ class Conductor:
         self.metrics.learners("desired", registry.desired)
         self.metrics.learners("connected", self.attendance.connected)
         self.metrics.learners("ready", sum(learner.ready for learner in registry.learners.values()))
-        self.metrics.learners("participating", len(machine.round.participants) if machine.round else 0)
+        self.metrics.learners("participating", machine.round.participants if machine.round else 0)

@@ -27,6 +27,7 @@ class Verdicts:
     registry: Registry
     background: Background
     expects: Callable[[TaskId], bool]
+    why_late: Callable[[TaskId], str]
     handle: Callable[[m.Event], None]
     log: ContextLogger
     accepted: dict[TaskId, Contribution] = field(default_factory=dict)
@@ -54,7 +55,7 @@ class Verdicts:
         task = upload.task
         if not self.expects(task):
             self.uploads.drop(upload)
-            return pb.OUTCOME_LATE, "the round has closed"
+            return pb.OUTCOME_LATE, self.why_late(task)
         if flaw is not None:
             self.rejected(task, flaw)
             self.uploads.drop(upload)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from metisfl_controller.rounds.tasks import TaskId
 from metisfl_controller.rounds.termination.target import Target
 
 
@@ -47,6 +48,14 @@ class Evaluation:
     version: int
     reports: dict[str, Report] = field(default_factory=dict)
     settled: bool = False
+
+    def awaits(self, version: int) -> bool:
+        """Whether reports of this version still count."""
+        return self.version == version and not self.settled
+
+    def lacks(self, task: TaskId) -> bool:
+        """Whether the task's learner evaluates the version, as its task begins with it, and has not reported."""
+        return task.base_version == self.version and task.learner not in self.reports
 
     def means(self) -> dict[str, Mean]:
         return weighted_means(self.reports.values())

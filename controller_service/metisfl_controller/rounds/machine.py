@@ -3,15 +3,15 @@
     gathering → initialising → (between → training → committing)* → evaluating → ended
 
 Round r turns model version r - 1 into version r; version 0 is the initial model. A version's metrics are reported by
-the learners that download it for the next round, the last version's by an evaluation of its own.
+learners that are given the version to train from, the last version's by an evaluation of its own.
 
 This file knows the phases and when one becomes another. What happens within them: `gathering`, `initial`, `training`
-with a protocol of `protocols`, and `final`.
+as the federation's protocol has it, and `final`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 
 from metisfl_controller.rounds import messages as m
 from metisfl_controller.rounds.evaluation import Evaluation, Report
@@ -19,13 +19,14 @@ from metisfl_controller.rounds.final import FinalEvaluation
 from metisfl_controller.rounds.gathering import Gathering
 from metisfl_controller.rounds.initial import InitialModel
 from metisfl_controller.rounds.learners import Learners, by_number
-from metisfl_controller.rounds.participation import OpenRound, Standing
+from metisfl_controller.rounds.participation import Participant
 from metisfl_controller.rounds.phases import Phase, Resumed
 from metisfl_controller.rounds.plan import Plan
-from metisfl_controller.rounds.protocols.protocol import AskAgain, Close, GiveUp, RoundProtocol
-from metisfl_controller.rounds.protocols.synchronous import Synchronous
+from metisfl_controller.rounds.protocols.choice import training_of
 from metisfl_controller.rounds.tasks import Kind, TaskId
-from metisfl_controller.rounds.training import Training
+from metisfl_controller.rounds.training import Close, GiveUp, Judged, RoundStatus
+
+_BETWEEN_START_AND_END = (Phase.BETWEEN, Phase.TRAINING, Phase.COMMITTING)
 
 
 class Machine:
@@ -41,8 +42,7 @@ class Machine:
         self._learners = Learners(federation, incarnation, self._out.append)
         self._gathering = Gathering(self._learners, plan)
         self._initial = InitialModel(self._learners, plan.round_deadline)
-        self._protocol: RoundProtocol = Synchronous(plan)
-        self._training: Training | None = None
+        self._training = training_of(plan, self._learners, self._out.append, resumed)
         self._final: FinalEvaluation | None = None
         self._evaluated = False
         """Whether this controller knows the metrics of the present version."""
@@ -58,9 +58,19 @@ class Machine:
         return self._learners.ready
 
     @property
-    def round(self) -> OpenRound | None:
+    def round(self) -> RoundStatus | None:
         """The round under way, until it is committed or abandoned."""
-        return self._training.round if self._training else None
+        return self._training.status
+
+    @property
+    def participants(self) -> Mapping[str, Participant]:
+        """Who has a part in the round under way."""
+        return self._training.participants
+
+    @property
+    def versions(self) -> Set[int]:
+        """The model versions that learners may ask for."""
+        return self._training.versions if self.version is None else self._training.versions | {self.version}
 
     def handle(self, event: m.Event, now: float) -> list[m.Command]:
         """Take in one event at time `now` (seconds, never going back) and say what to do."""
@@ -74,13 +84,15 @@ class Machine:
 
     def expects(self, task: TaskId) -> bool:
         """Whether this task's result would count if it arrived now."""
-        if task.kind is Kind.INITIALISE:
-            return self._initial.expects(task)
-        return self.phase is Phase.TRAINING and self.round is not None and self.round.expects(task)
+        return self._initial.expects(task) if task.kind is Kind.INITIALISE else self._training.expects(task)
 
     def will_expect(self, task: TaskId) -> bool:
-        """Whether this task, begun before a restart, may count in the round that is about to begin."""
-        return self.phase is Phase.BETWEEN and self._learners.trains_from(task, self.version)
+        """Whether this task's result may count in the round that is about to begin."""
+        return self.phase in (Phase.BETWEEN, Phase.COMMITTING) and self._training.will_expect(task, self.version)
+
+    def why_late(self, task: TaskId) -> str:
+        """Why the result of a task that is not expected does not count."""
+        return self._training.why_late(task)
 
     # ---- events
 
@@ -90,21 +102,22 @@ class Machine:
                 self._learner_ready(event)
             case m.LearnerLost(learner):
                 self._learners.ready.pop(learner, None)
-                self._stands(learner, Standing.LOST)
+                self._training.lost(learner)
             case m.InitialModelVerified(task) if self.expects(task):
                 self._initial.arrived()
                 self.phase = Phase.COMMITTING
                 self._out.append(m.AdoptInitialModel(task))
             case m.UpdateVerified(task, work) if self.expects(task):
-                self._delivered(task, work)
+                self._training.delivered(task, work, self._now)
             case m.UpdateRejected(task) if self.expects(task):
-                self._stands(task.learner, Standing.EXCLUDED)
+                self._training.rejected(task)
             case m.TaskFailed(task):
                 self._task_failed(task)
             case m.Evaluated():
                 self._evaluated_by(event)
             case m.Committed(version):
-                self.version, self._training, self._early, self._evaluated = version, None, {}, False
+                self.version, self._early, self._evaluated = version, {}, False
+                self._training.committed()
                 self.phase = Phase.BETWEEN
             case m.AggregationFailed(message):
                 self._end(False, "AggregationFailed", message)
@@ -119,35 +132,24 @@ class Machine:
         match self.phase:
             case Phase.INITIALISING if self._initial.returned(learner):
                 pass
-            case Phase.TRAINING if self._training and self._training.appeared(learner):
+            case phase if phase in _BETWEEN_START_AND_END and self._training.appeared(learner, self._now):
                 pass
             case Phase.EVALUATING if self._final:
                 self._final.ask(learner)
             case _:
                 self._out.append(m.Wait(learner, self._why_wait()))
 
-    def _stands(self, learner: str, standing: Standing) -> None:
-        if self.round is not None:
-            self.round.stands(learner, standing)
-
-    def _delivered(self, task: TaskId, work: m.Work) -> None:
-        assert self.round is not None
-        self.round.delivered(task.learner)
-        self._out.append(m.Fold(task, self.plan.weigh(work), work.batches))
-
     def _task_failed(self, task: TaskId) -> None:
         self._initial.failed(task)
-        if self.expects(task):
-            self._stands(task.learner, Standing.LOST)
+        self._training.failed(task)
         if self._final is not None:
             self._final.failed(task)
 
     def _evaluated_by(self, event: m.Evaluated) -> None:
         if self.phase is Phase.BETWEEN and event.version == self.version:
             self._early[event.learner] = event.report
-        if self.round is not None and _awaits(self.round.evaluation, event.version):
-            self.round.reported(event.learner, event.report)
-        if self._final is not None and _awaits(self._final.evaluation, event.version):
+        self._training.reported(event.learner, event.version, event.report)
+        if self._final is not None and self._final.evaluation.awaits(event.version):
             self._final.reported(event.learner, event.report)
 
     # ---- progress
@@ -174,7 +176,7 @@ class Machine:
         """Between rounds only, so that no round is judged by two plans."""
         self.plan, self._next_plan = plan, None
         self._gathering.plan, self._initial.deadline = plan, plan.round_deadline
-        self._protocol = Synchronous(plan)
+        self._training.adopt(plan)
         self._out.append(m.PlanAdopted())
 
     def _gather(self) -> None:
@@ -203,50 +205,35 @@ class Machine:
         if self.started_at is None:
             self.started_at = self._now
         self.phase = Phase.TRAINING
-        self._training = Training(self._protocol.open(version, self._now), self._protocol, self._learners)
-        self._out.append(m.BeginRound(self._training.round.number))
-        self._training.begin(Evaluation(version, dict(self._early)) if self.plan.evaluates(version) else None)
+        self._training.begin(version, self._early, self._now)
 
     def _watch_round(self) -> None:
-        assert self._training is not None
-        if self._training.round.all_evaluated and self._settle(self._training.round):
+        if self._judge(self._training.judged(self._now, closing=False)):
             return
-        match self._training.next_step(self._now):
+        match self._training.next_step(self._now, last=self._out_of_time):
             case Close():
-                self._close_round(self._training)
+                if not self._judge(self._training.judged(self._now, closing=True)):
+                    self.phase = Phase.COMMITTING
+                    self._training.commit()
             case _ if self._out_of_time:
-                self._abandon_round(self._duration_message)
                 self._evaluate_last("MaxDurationReached", self._duration_message)
-            case AskAgain() as step:
-                self._training.ask_again(step)
             case GiveUp(reason, message):
                 self._end(False, reason, message)
 
-    def _close_round(self, training: Training) -> None:
-        if not self._settle(training.round):
-            self.phase = Phase.COMMITTING
-            self._out.append(training.commit())
-            training.dismiss("the round closed without it")
-
-    def _abandon_round(self, reason: str) -> None:
-        if self._training is not None:
-            self._training.dismiss(reason)
-            self._training = None
-
-    def _settle(self, open_round: OpenRound) -> bool:
-        """The metrics of a version are as complete as they will be; says whether that ends the federation, because a
-        quorum's metrics meet the target."""
-        evaluation = open_round.evaluation
-        if evaluation is None or evaluation.settled:
+    def _judge(self, judged: Judged | None) -> bool:
+        """The metrics of a version are as complete as they will be; says whether that ends the federation, because
+        they meet the target."""
+        if judged is None:
             return False
-        self._record(evaluation)
-        if len(evaluation.reports) >= open_round.quorum and (reached := evaluation.reaches(self.plan.target)):
-            self._end(True, "TargetMetricReached", reached)
+        self._record(judged.evaluation)
+        if judged.enough and (reached := judged.evaluation.reaches(self.plan.target)):
+            self._end(True, "TargetMetricReached", reached, judged.evaluation.version)
         return self.phase is Phase.ENDED
 
     def _record(self, evaluation: Evaluation) -> None:
         evaluation.settled = True
-        self._evaluated = bool(evaluation.reports)
+        if evaluation.version == self.version:
+            self._evaluated = bool(evaluation.reports)
         if means := evaluation.means():
             self._out.append(m.RecordMetrics(evaluation.version, means))
 
@@ -254,6 +241,7 @@ class Machine:
 
     def _evaluate_last(self, reason: str, message: str) -> None:
         assert self.version is not None
+        self._training.abandon(message)
         if self._evaluated:
             self._end(True, reason, message)
             return
@@ -276,10 +264,10 @@ class Machine:
             self._record(self._final.evaluation)
             self._end(True, *self._final.conclusion(self.plan.target))
 
-    def _end(self, complete: bool, reason: str, message: str) -> None:
-        self._abandon_round("the federation has ended")
+    def _end(self, complete: bool, reason: str, message: str, published: int | None = None) -> None:
+        self._training.abandon("the federation has ended")
         self.phase = Phase.ENDED
-        self._out.append(m.End(complete, reason, message, self.version))
+        self._out.append(m.End(complete, reason, message, self.version if published is None else published))
 
     # ---- helpers
 
@@ -296,7 +284,3 @@ class Machine:
         if self.phase in (Phase.GATHERING, Phase.BETWEEN):
             return f"waiting for learners: {len(self.ready)} ready, {self.plan.min_learners} needed"
         return "waiting for the next round"
-
-
-def _awaits(evaluation: Evaluation | None, version: int) -> bool:
-    return evaluation is not None and evaluation.version == version and not evaluation.settled

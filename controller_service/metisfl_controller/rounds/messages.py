@@ -186,6 +186,8 @@ class CommitRound:
     participants: tuple[str, ...]
     contributors: tuple[str, ...]
     lost: tuple[str, ...]
+    tasks: tuple[TaskId, ...]
+    """What is in it."""
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,9 @@ class OpenRound:
     quorum_percent: int
     started_at: float
     deadline_at: float
+    over_select: int = 0
+    """How many more are asked than are needed."""
+
     attempt: int = 1
     evaluation: Evaluation | None = None
     _participants: dict[str, Participant] = field(default_factory=dict)
@@ -57,8 +60,17 @@ class OpenRound:
         return self._participants
 
     @property
+    def needed(self) -> int:
+        """With so many updates the round need not wait for more."""
+        return max(1, len(self._participants) - self.over_select)
+
+    @property
     def quorum(self) -> int:
-        return quorum_of(len(self._participants), self.quorum_percent)
+        return quorum_of(self.needed, self.quorum_percent)
+
+    @property
+    def done(self) -> int:
+        return self._counts[Standing.DONE]
 
     def assign(self, task: TaskId) -> None:
         """The task's learner has a part in the round, or has it again."""
@@ -67,7 +79,7 @@ class OpenRound:
             self._counts[before.standing] -= 1
         self._participants[task.learner] = Participant(task)
         self._counts[Standing.PENDING] += 1
-        if self.evaluation is not None and task.learner not in self.evaluation.reports:
+        if self.evaluation is not None and self.evaluation.lacks(task):
             self._unreported.add(task.learner)
 
     def expects(self, task: TaskId) -> bool:
@@ -101,7 +113,11 @@ class OpenRound:
 
     @property
     def has_quorum(self) -> bool:
-        return self._counts[Standing.DONE] >= self.quorum
+        return self.done >= self.quorum
+
+    @property
+    def has_enough(self) -> bool:
+        return self.done >= self.needed
 
     @property
     def all_reported(self) -> bool:

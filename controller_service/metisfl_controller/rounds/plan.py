@@ -20,6 +20,10 @@ class Plan:
     quorum_percent: int
     round_deadline: float
     max_rounds: int
+    over_select: int = 0
+    late_updates: bool = False
+    """Whether updates that miss their round count in the next."""
+
     evaluate_every: int = 1
     max_duration: float | None = None
     target: Target | None = None

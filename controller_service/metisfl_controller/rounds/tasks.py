@@ -44,9 +44,11 @@ class TaskId:
 
 @dataclass(frozen=True)
 class Order:
-    """A task for one learner. `deadline` is on the clock of the machine's `now`; None means no limit."""
+    """A task for one learner. `deadline` is on the clock of the machine's `now`; None means no limit. `steps`: batches
+    for this learner to train on; None means what `spec.training` says."""
 
     task: TaskId
     round: int
     evaluate: bool = False
     deadline: float | None = None
+    steps: int | None = None

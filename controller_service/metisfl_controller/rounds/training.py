@@ -1,85 +1,118 @@
-"""The open round: gives learners their part in it and follows what becomes of each, as the protocol decides."""
+"""What the state machine asks of the training between the initial model and the end, whatever the protocol."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
+from typing import Protocol
 
-from metisfl_controller.rounds import messages as m
-from metisfl_controller.rounds.evaluation import Evaluation
-from metisfl_controller.rounds.learners import Learners, by_number
-from metisfl_controller.rounds.participation import OpenRound, Standing
-from metisfl_controller.rounds.protocols.protocol import AskAgain, RoundProtocol, Step
-from metisfl_controller.rounds.tasks import Kind, Order, TaskId
+from metisfl_controller.rounds.evaluation import Evaluation, Report
+from metisfl_controller.rounds.participation import Participant
+from metisfl_controller.rounds.plan import Plan
+from metisfl_controller.rounds.tasks import TaskId
+from metisfl_controller.rounds.work import Work
 
 
-@dataclass
-class Training:
-    """One round from its first task to the command that commits it."""
+@dataclass(frozen=True)
+class RoundStatus:
+    """The model version in the making, for people. Times are on the clock of the machine's `now`."""
 
-    round: OpenRound
-    protocol: RoundProtocol
-    learners: Learners
+    number: int
+    attempt: int
+    participants: int
+    """Learners at work on it, or who have delivered."""
 
-    def begin(self, evaluation: Evaluation | None) -> None:
-        """Everybody who is ready takes part; with an evaluation, of the base version as well."""
-        self.round.evaluation = evaluation
-        for learner in by_number(self.learners.ready):
-            self._assign(learner)
+    contributions: int
+    quorum: int
+    """Contributions without which it is not committed."""
 
-    def appeared(self, learner: str) -> bool:
-        """A learner is ready in mid-round; says whether it has been given something to do."""
-        admitted = self.protocol.admits(self.round, learner)
-        if admitted:
-            self._assign(learner)
-        return admitted
+    started_at: float
+    deadline_at: float
 
-    def next_step(self, now: float) -> Step | None:
-        return self.protocol.next_step(self.round, self.learners.ready.keys(), now)
 
-    def ask_again(self, step: AskAgain) -> None:
-        self.round.attempt += 1
-        self.round.deadline_at = step.deadline_at
-        for learner in by_number(step.learners):
-            self._assign(learner)
+@dataclass(frozen=True)
+class Close:
+    """Commit what has been delivered."""
 
-    def commit(self) -> m.CommitRound:
-        return m.CommitRound(
-            number=self.round.number,
-            attempts=self.round.attempt,
-            started_at=self.round.started_at,
-            participants=tuple(by_number(self.round.participants)),
-            contributors=self.round.having(Standing.DONE),
-            lost=self.round.having(Standing.PENDING, Standing.LOST, Standing.EXCLUDED),
-        )
 
-    def dismiss(self, reason: str) -> None:
-        """Those who are still at work may stop."""
-        for learner in self.round.having(Standing.PENDING):
-            self.learners.discard(self.round.participants[learner].task, reason)
+@dataclass(frozen=True)
+class GiveUp:
+    """The federation has failed."""
 
-    def _assign(self, learner: str) -> None:
-        """Give a ready learner its part: what it already holds or works on, what it had before, or a new task."""
-        brought = self.learners.unpack(learner)
-        usable = next((text for text in brought.tasks if self._usable(text, learner)), None)
-        participant = self.round.participants.get(learner)
-        if usable:
-            task = TaskId.parse(usable)
-        elif participant:
-            task = participant.task
-        else:
-            task = self.learners.task(Kind.TRAIN, self.round.base_version, learner, self.round.attempt)
-        self.round.assign(task)
-        order = Order(task, self.round.number, self.round.evaluation is not None, self.round.deadline_at)
-        if usable is None:
-            self.learners.dispatch(order)
-        elif usable != brought.running:
-            self.learners.resend(order)
-        self.learners.discard_but(usable, brought)
+    reason: str
+    message: str
 
-    def _usable(self, text: str, learner: str) -> bool:
-        """Whether a task of before (perhaps of an earlier controller) still serves this round."""
-        try:
-            task = TaskId.parse(text)
-        except ValueError:
-            return False
-        return task.learner == learner and self.learners.trains_from(task, self.round.base_version)
+
+Step = Close | GiveUp
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Metrics of a version that are as complete as they will be. `enough`: learners have reported whose word counts for
+    the federation's target."""
+
+    evaluation: Evaluation
+    enough: bool
+
+
+class Training(Protocol):
+    """Makes one model version after the other: `begin`, what learners do, `next_step` until it says Close, `commit`,
+    and `committed` once that is durable. Times are on the clock of the machine's `now`."""
+
+    @property
+    def status(self) -> RoundStatus | None:
+        """The version in the making; None between two."""
+
+    @property
+    def participants(self) -> Mapping[str, Participant]:
+        """Who has a part in the round under way; nobody where there are no rounds."""
+
+    @property
+    def versions(self) -> Set[int]:
+        """Earlier versions that tasks under way refer to, beside the newest."""
+
+    def adopt(self, plan: Plan) -> None:
+        """A changed plan holds from the next version on; its protocol is the same."""
+
+    def begin(self, version: int, reports: Mapping[str, Report], now: float) -> None:
+        """Make the next version of this one. `reports`: metrics of it that have come already."""
+
+    def appeared(self, learner: str, now: float) -> bool:
+        """A learner is ready; says whether it has something to do."""
+
+    def lost(self, learner: str) -> None: ...
+
+    def expects(self, task: TaskId) -> bool:
+        """Whether this task's result would count if it arrived now."""
+
+    def will_expect(self, task: TaskId, version: int | None) -> bool:
+        """Whether this task's result may count as soon as the next version of `version` is begun."""
+
+    def why_late(self, task: TaskId) -> str:
+        """Why a result that is not expected does not count."""
+
+    def delivered(self, task: TaskId, work: Work, now: float) -> None:
+        """An expected result has arrived."""
+
+    def rejected(self, task: TaskId) -> None:
+        """An expected result must not be used."""
+
+    def failed(self, task: TaskId) -> None: ...
+
+    def reported(self, learner: str, version: int, report: Report) -> None:
+        """A learner's metrics of a version."""
+
+    def judged(self, now: float, *, closing: bool) -> Judged | None:
+        """The metrics that are complete, or, when the version in the making is `closing`, will not become so; once."""
+
+    def next_step(self, now: float, *, last: bool) -> Step | None:
+        """What the version in the making calls for; None while there is something to wait for. Gives out work, unless
+        time is up and this is the `last` step."""
+
+    def commit(self) -> None:
+        """Close the version in the making: nothing more can go into it."""
+
+    def committed(self) -> None: ...
+
+    def abandon(self, reason: str) -> None:
+        """There will be no further version: whoever is at work may stop."""

@@ -59,7 +59,7 @@ class UploadCall:
         if conductor.machine.will_expect(task):
             await abort(context, grpc.StatusCode.UNAVAILABLE, "the round has not begun yet; try again")
         if not conductor.machine.expects(task):
-            yield self._receipt(pb.OUTCOME_LATE, "the round has closed, or the task is not known any more")
+            yield self._receipt(pb.OUTCOME_LATE, conductor.machine.why_late(task))
             return
         try:
             upload = conductor.uploads.begin(task, header, conductor.progress.uploads, stream)
@@ -134,7 +134,7 @@ class UploadCall:
         if upload.stream is not stream:
             raise NoUseError("another stream has taken over this upload")
         if not self._conductor.machine.expects(upload.task):
-            raise NoUseError("the round has closed")
+            raise NoUseError(self._conductor.machine.why_late(upload.task))
         if stream.learner.lease != stream.lease:
             raise UnknownLeaseError("the lease has ended: join again")
 

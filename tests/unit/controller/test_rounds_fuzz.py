@@ -236,8 +236,8 @@ class Misfortune(RuleBasedStateMachine):
         if not hasattr(self, "world"):
             return
         machine = self.world.machine
-        if machine.round is not None and machine.phase is Phase.TRAINING:
-            expected = [p.task.learner for p in machine.round.participants.values() if machine.expects(p.task)]
+        if machine.phase is Phase.TRAINING:
+            expected = [p.task.learner for p in machine.participants.values() if machine.expects(p.task)]
             assert len(expected) == len(set(expected))
             assert not set(expected) & set(self.world.folded)
 

@@ -1,4 +1,10 @@
-"""The Synchronous protocol: everybody trains from the same version, and the round closes with a quorum of them."""
+"""The Synchronous protocol: everybody trains from the same version, and the round closes with a quorum of them.
+
+    needed = max(1, participants − overSelect)        quorum = ⌈quorumPercent/100 · needed⌉
+
+The round closes as soon as the needed number has delivered (Bonawitz et al. 2019, arXiv 1902.01046, section 2.2, asks
+for more devices than it needs), or a quorum has and nobody is left to wait for, or the deadline has passed.
+"""
 
 from __future__ import annotations
 
@@ -7,22 +13,25 @@ from collections.abc import Set
 from metisfl_controller.rounds.learners import by_number
 from metisfl_controller.rounds.participation import OpenRound, Standing
 from metisfl_controller.rounds.plan import Plan
-from metisfl_controller.rounds.protocols.protocol import AskAgain, Close, GiveUp, Step
+from metisfl_controller.rounds.protocols.protocol import AskAgain
+from metisfl_controller.rounds.training import Close, GiveUp, Step
+from metisfl_controller.rounds.work import Work
 
 
 class Synchronous:
-    """Waits for all until the deadline, then for a quorum, over `max_attempts` deadlines."""
+    """Waits for the needed number until the deadline, then for a quorum, over `max_attempts` deadlines."""
 
     def __init__(self, plan: Plan) -> None:
-        self._plan = plan
+        self.plan = plan
 
-    def open(self, version: int, now: float) -> OpenRound:
+    def open(self, version: int, ready: Set[str], now: float) -> OpenRound:
         return OpenRound(
             number=version + 1,
             base_version=version,
-            quorum_percent=self._plan.quorum_percent,
+            quorum_percent=self.plan.quorum_percent,
             started_at=now,
-            deadline_at=now + self._plan.round_deadline,
+            deadline_at=now + self.plan.round_deadline,
+            over_select=self.plan.over_select,
         )
 
     def admits(self, open_round: OpenRound, learner: str) -> bool:
@@ -30,27 +39,33 @@ class Synchronous:
         participant = open_round.participants.get(learner)
         return participant is not None and participant.standing in (Standing.LOST, Standing.PENDING)
 
-    def next_step(self, open_round: OpenRound, ready: Set[str], now: float) -> Step | None:
+    def steps(self, learner: str) -> int | None:
+        return None
+
+    def delivered(self, learner: str, work: Work) -> None:
+        pass
+
+    def next_step(self, open_round: OpenRound, ready: Set[str], now: float) -> Step | AskAgain | None:
         late = now >= open_round.deadline_at
-        if open_round.has_quorum and (open_round.all_reported or late):
+        if open_round.has_enough or (open_round.has_quorum and (open_round.all_reported or late)):
             return Close()
         if late or open_round.hopeless:
             return self._without_quorum(open_round, ready, now)
         return None
 
-    def _without_quorum(self, open_round: OpenRound, ready: Set[str], now: float) -> Step:
+    def _without_quorum(self, open_round: OpenRound, ready: Set[str], now: float) -> Step | AskAgain:
         """The deadline has passed, or nobody is left to wait for: newcomers may still save the round."""
         newcomers = ready - set(open_round.participants)
-        if open_round.attempt >= self._plan.max_attempts or (open_round.hopeless and not newcomers):
+        if open_round.attempt >= self.plan.max_attempts or (open_round.hopeless and not newcomers):
             return GiveUp("QuorumNotReached", self._quorum_message(open_round))
         idle = ready & set(open_round.having(Standing.LOST))
-        return AskAgain(newcomers | idle, now + self._plan.round_deadline)
+        return AskAgain(newcomers | idle, now + self.plan.round_deadline)
 
     def _quorum_message(self, failed: OpenRound) -> str:
         done = failed.having(Standing.DONE)
         missing = by_number(set(failed.participants) - set(done))
         return (
             f"round {failed.number}: {len(done)} of {len(failed.participants)} learners delivered in "
-            f"{failed.attempt} attempts of {self._plan.round_deadline:g} s, {failed.quorum} are needed; "
+            f"{failed.attempt} attempts of {self.plan.round_deadline:g} s, {failed.quorum} are needed; "
             f"missing: {', '.join(missing)}"
         )
