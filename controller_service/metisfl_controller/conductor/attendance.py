@@ -80,7 +80,8 @@ class Attendance:
         if self.progress.outcome is not None:
             stream.outbox.put_nowait(stop_message(self.progress.outcome))
         else:
-            self.handle(m.LearnerReady(learner.id, tuple(ready.held_tasks), ready.running_task))
+            held = tuple(ready.held_tasks)
+            self.handle(m.LearnerReady(learner.id, held, ready.running_task, ready.train_examples))
         return stream
 
     # ---- being there

@@ -113,7 +113,9 @@ class Conductor:
         """Load what an earlier controller committed, and wait for the kernels. Raises StateError or RuntimeError."""
         snapshot = await self.progress.load()
         version = snapshot.latest.version if snapshot.latest else None
-        self.machine = self._machine(Resumed(version, snapshot.started_at, snapshot.outcome is not None))
+        self.machine = self._machine(
+            Resumed(version, snapshot.started_at, snapshot.outcome is not None, self.progress.learners)
+        )
         await self._engine.ready()
         await self._versions.resume()
 

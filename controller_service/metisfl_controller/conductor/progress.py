@@ -12,6 +12,7 @@ from metisfl.wire.layout import Buffer, Layout
 from metisfl.wire.transport import Transport
 from metisfl_controller.aggregation.memory import ModelMemory
 from metisfl_controller.rounds.evaluation import Mean
+from metisfl_controller.rounds.selection.selector import History
 from metisfl_controller.server.downloads import GlobalModel
 from metisfl_controller.state.store import Outcome, RoundRecord, Snapshot, Store, StoredVersion
 
@@ -35,6 +36,8 @@ class Progress:
         self.outcome: Outcome | None = None
         self.version_metrics: dict[int, dict[str, Mean]] = {}
         self.contributions: dict[str, int] = {}
+        self.learners: dict[str, History] = {}
+        """What each did in committed rounds."""
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
 
     async def in_store(self, call: Callable[[], T]) -> T:
@@ -95,3 +98,7 @@ class Progress:
     def _count(self, record: RoundRecord) -> None:
         for learner in record.contributed:
             self.contributions[learner] = self.contributions.get(learner, 0) + 1
+        for learner in (*record.contributed, *record.lost):
+            before = self.learners.get(learner, History())
+            told = record.contributed[learner].metrics if learner in record.contributed else {}
+            self.learners[learner] = History(record.number, before.rounds + 1, {**before.metrics, **told})

@@ -67,7 +67,7 @@ class Verdicts:
         if task.kind is Kind.INITIALISE:
             self.handle(m.InitialModelVerified(task))
         else:
-            self.handle(m.UpdateVerified(task, m.Work(report.examples, report.batches, report.seconds)))
+            self.handle(m.UpdateVerified(task, m.Work(report.examples, report.batches, report.seconds, metrics)))
         return pb.OUTCOME_ACCEPTED, ""
 
     def rejected(self, task: TaskId, message: str) -> None:

@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Set
 
 from metisfl_controller.rounds import messages as m
+from metisfl_controller.rounds.names import by_number as by_number
+from metisfl_controller.rounds.selection.selector import Selector
 from metisfl_controller.rounds.tasks import Kind, Order, TaskId
 
 
 class Learners:
     """Names the tasks of one federation and one controller's incarnation; `say` takes the commands."""
 
-    def __init__(self, federation: str, incarnation: int, say: Callable[[m.Command], None]) -> None:
+    def __init__(self, federation: str, incarnation: int, say: Callable[[m.Command], None], selector: Selector) -> None:
+        self.selector = selector
         self.ready: dict[str, m.LearnerReady] = {}
         """What each came with, until it is given work."""
         self._federation = federation
         self._incarnation = incarnation
         self._say = say
+
+    def choose(self, round: int, extra: int = 0, also: Set[str] = frozenset()) -> list[str]:
+        """Who of the ready is asked to take part in this round, in natural order: those selected, `extra` more than are
+        needed, and those in `also`. The others are told to wait, and rid of what they came with."""
+        chosen = by_number({*self.selector.choose(self.ready, round, extra), *(also & self.ready.keys())})
+        for learner in by_number(set(self.ready) - set(chosen)):
+            self.discard_but(None, self.unpack(learner))
+            self._say(m.Wait(learner, f"not selected for round {round}"))
+        return chosen
 
     def task(self, kind: Kind, version: int, learner: str, attempt: int) -> TaskId:
         return TaskId(self._federation, self._incarnation, kind, version, learner, attempt)
@@ -46,13 +58,3 @@ class Learners:
         """Tell the task's learner, if it is there, that its result is not wanted any more."""
         if task.learner in self.ready:
             self._say(m.Discard(task.learner, str(task), reason))
-
-
-def by_number(learners: Iterable[str]) -> list[str]:
-    """Learners in their natural order: `silo-a-2` before `silo-a-10`."""
-    return sorted(learners, key=_number)
-
-
-def _number(learner: str) -> tuple[str, int]:
-    group, _, ordinal = learner.rpartition("-")
-    return (group, int(ordinal)) if ordinal.isdigit() else (learner, 0)

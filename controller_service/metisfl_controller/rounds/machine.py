@@ -23,6 +23,7 @@ from metisfl_controller.rounds.participation import Participant
 from metisfl_controller.rounds.phases import Phase, Resumed
 from metisfl_controller.rounds.plan import Plan
 from metisfl_controller.rounds.protocols.choice import training_of
+from metisfl_controller.rounds.selection.selector import Selector
 from metisfl_controller.rounds.tasks import Kind, TaskId
 from metisfl_controller.rounds.training import Close, GiveUp, Judged, RoundStatus
 
@@ -39,7 +40,7 @@ class Machine:
         self.version = resumed.version
         self.started_at = resumed.started_at
         self._out: list[m.Command] = []
-        self._learners = Learners(federation, incarnation, self._out.append)
+        self._learners = Learners(federation, incarnation, self._out.append, Selector(plan.selection, resumed.learners))
         self._gathering = Gathering(self._learners, plan)
         self._initial = InitialModel(self._learners, plan.round_deadline)
         self._training = training_of(plan, self._learners, self._out.append, resumed)
@@ -75,6 +76,7 @@ class Machine:
     def handle(self, event: m.Event, now: float) -> list[m.Command]:
         """Take in one event at time `now` (seconds, never going back) and say what to do."""
         self._now = now
+        self._learners.selector.hear(event)
         if self.phase is not Phase.ENDED:
             self._take(event)
             self._advance()
@@ -176,6 +178,7 @@ class Machine:
         """Between rounds only, so that no round is judged by two plans."""
         self.plan, self._next_plan = plan, None
         self._gathering.plan, self._initial.deadline = plan, plan.round_deadline
+        self._learners.selector.policy = plan.selection
         self._training.adopt(plan)
         self._out.append(m.PlanAdopted())
 

@@ -20,6 +20,8 @@ class LearnerReady:
     learner: str
     held: tuple[str, ...] = ()
     running: str = ""
+    examples: int = 0
+    """Of its training data."""
 
     @property
     def tasks(self) -> tuple[str, ...]:

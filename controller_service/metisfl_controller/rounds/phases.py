@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
+
+from metisfl_controller.rounds.selection.selector import History
 
 
 class Phase(StrEnum):
@@ -27,6 +30,8 @@ class Resumed:
     version: int | None = None
     started_at: float | None = None
     ended: bool = False
+    learners: Mapping[str, History] = field(default_factory=dict)
+    """What each did, for those that are to be selected."""
 
     @property
     def phase(self) -> Phase:

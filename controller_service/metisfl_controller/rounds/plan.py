@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 
 from metisfl.spec import FederationSpec
+from metisfl_controller.rounds.selection.all import All
+from metisfl_controller.rounds.selection.choice import selection_of
+from metisfl_controller.rounds.selection.policy import Candidate, Selection
 from metisfl_controller.rounds.termination.target import Target
 from metisfl_controller.rounds.weighting import WEIGHTINGS, Weigh, training_examples
 
@@ -28,6 +31,7 @@ class Plan:
     max_duration: float | None = None
     target: Target | None = None
     weigh: Weigh = training_examples
+    selection: Selection = field(default_factory=All)
     max_attempts: int = 3
     gather_grace: float = 15.0
     """How long the first start waits for the rest once `min_learners` are ready, so that version 0 does not depend on
@@ -37,7 +41,9 @@ class Plan:
     def of(cls, spec: FederationSpec) -> Plan:
         synchronous = spec.protocol.synchronous_or_default
         termination = spec.termination
-        quorum = quorum_of(spec.awaited_learners, synchronous.quorum_percent)
+        selection = selection_of(spec.selection)
+        everybody = [Candidate(f"{group.name}-{i}") for group in spec.learner_groups for i in range(group.awaited)]
+        quorum = quorum_of(len(selection.select(everybody, round=1)), synchronous.quorum_percent)
         return cls(
             expected_learners=spec.awaited_learners,
             min_learners=spec.selection.min_learners or quorum,
@@ -46,6 +52,7 @@ class Plan:
             max_rounds=termination.max_rounds,
             evaluate_every=spec.evaluation.every_rounds,
             weigh=WEIGHTINGS[spec.aggregation.weighting],
+            selection=selection,
             max_duration=termination.max_duration_seconds,
             target=None
             if termination.target_metric is None

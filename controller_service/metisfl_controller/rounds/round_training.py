@@ -78,14 +78,14 @@ class RoundTraining:
         self._plan = self._protocol.plan = plan
 
     def begin(self, version: int, reports: Mapping[str, Report], now: float) -> None:
-        """Everybody who is ready takes part."""
-        ready = self._learners.ready.keys()
-        self.round = self._protocol.open(version, ready, now)
+        """Whoever is selected takes part, and whoever is late with the round before."""
+        chosen = self._learners.choose(version + 1, self._plan.over_select, also=self._late.keys())
+        self.round = self._protocol.open(version, set(chosen), now)
         self._closed = False
         if self._plan.evaluates(version):
             self.round.evaluation = Evaluation(version, dict(reports))
         self._say(m.BeginRound(self.round.number))
-        for learner in by_number(ready):
+        for learner in chosen:
             self._assign(self.round, learner)
 
     def next_step(self, now: float, *, last: bool) -> Step | None:
@@ -189,6 +189,7 @@ class RoundTraining:
         else:
             task = self._learners.task(Kind.TRAIN, open_round.base_version, learner, open_round.attempt)
         open_round.assign(task)
+        self._learners.selector.took_part(learner, open_round.number)
         if usable is None and task != late:
             self._learners.dispatch(self._order(open_round, task))
         elif usable is not None and usable != brought.running:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -12,3 +13,4 @@ class Work:
     examples: int
     batches: int = 0
     seconds: float = 0.0
+    metrics: Mapping[str, float] = field(default_factory=dict)

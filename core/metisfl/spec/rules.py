@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from metisfl.spec import groups, termination, transport
+from metisfl.spec import groups, selection, termination, transport
 from metisfl.spec.rule import BrokenRulesError, Fixed, Json, Rule
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ RULES: tuple[Rule, ...] = (
         holds=_workload_names_fit,
         cel=f"self.spec.learnerGroups.all(g, size(self.metadata.name) + size(g.name) < {MAX_WORKLOAD_NAME_LENGTH})",
     ),
+    *selection.RULES,
     *termination.RULES,
     *transport.RULES,
     *groups.RULES,

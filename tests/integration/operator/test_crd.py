@@ -84,6 +84,15 @@ VALID = {
         **changed("spec.learnerGroups", [{"name": "g" * 11}]),
         "metadata": {"name": "f" * 40},
     },
+    "a random share": changed("spec.selection", {"type": "Random", "random": {"fraction": "0.25", "seed": 7}}),
+    "in turn": changed("spec.selection", {"type": "RoundRobin", "roundRobin": {"learners": 3}}),
+    "the worst of some": changed(
+        "spec.selection",
+        {"type": "PowerOfChoice", "powerOfChoice": {"candidates": 4, "learners": 4, "metric": "train_loss"}},
+    ),
+    "some of each site": changed("spec.selection", {"type": "PerGroup", "perGroup": {"learners": 1}}),
+    "weighed by batches": changed("spec.aggregation.weighting", "CompletedBatches"),
+    "all weigh the same": changed("spec.aggregation.weighting", "Participants"),
     "parameters": changed("spec.learner.parameters", {"alpha": "0.5"}),
 }
 
@@ -92,6 +101,8 @@ INVALID = {
     "unknown rule": changed("spec.aggregation.rule", "Krum"),
     "unknown protocol": changed("spec.protocol.type", "Asynchronous"),
     "unknown codec": changed("spec.transport.codec", "Int4"),
+    "nobody at random": changed("spec.selection", {"type": "Random", "random": {"fraction": "0"}}),
+    "nobody in turn": changed("spec.selection", {"type": "RoundRobin", "roundRobin": {"learners": 0}}),
     "nothing of TopK": changed("spec.transport", {"codec": "TopK", "topK": {"fraction": "0.000"}}),
     "more than all of TopK": changed("spec.transport", {"codec": "TopK", "topK": {"fraction": "1.01"}}),
     "unknown compression": changed("spec.transport.compression.type", "Gzip"),
@@ -119,6 +130,14 @@ INVALID_BY_RULE = {
     "topK without its codec": changed("spec.transport", {"codec": "Int8", "topK": {"fraction": "0.01"}}),
     "topK with the default codec": changed("spec.transport.topK", {"fraction": "0.01"}),
     "level without compression": changed("spec.transport.compression.level", 3),
+    "Random without its member": changed("spec.selection.type", "Random"),
+    "RoundRobin without its member": changed("spec.selection.type", "RoundRobin"),
+    "PowerOfChoice without its member": changed("spec.selection.type", "PowerOfChoice"),
+    "PerGroup without its member": changed("spec.selection.type", "PerGroup"),
+    "a member of another selection": changed("spec.selection.random", {"fraction": "0.5"}),
+    "fewer candidates than learners": changed(
+        "spec.selection", {"type": "PowerOfChoice", "powerOfChoice": {"candidates": 2, "learners": 3}}
+    ),
     "no learners": changed("spec.learnerGroups", [group(replicas=0)]),
     "more wanted than there are": changed("spec.selection.minLearners", 2),
     "an external group without bound": changed("spec.learnerGroups", [group(external=True)]),

@@ -1,0 +1,1 @@
+"""Who takes part in a round: one file per policy, all of them pure."""
