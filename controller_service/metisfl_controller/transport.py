@@ -8,10 +8,12 @@ from metisfl.wire.compression import Compression
 from metisfl.wire.transport import Transport
 
 
-def transport_of(spec: TransportSpec) -> Transport:
+def transport_of(spec: TransportSpec, *, updates: bool = False) -> Transport:
+    """`updates`: the protocol or the rule needs differences to the model as received, whatever the codec."""
     return Transport(
         codec=Codec(spec.codec),
         fraction=float(spec.top_k_or_default.fraction),
         compression=Compression(spec.compression.type),
         level=spec.compression.level_or_default,
+        updates=updates,
     )

@@ -1,6 +1,7 @@
 """The learner: trains next to the data and dials out to the controller."""
 
 from metisfl_learner.learner import (
+    Capability,
     Evaluation,
     Learner,
     LearnerContext,
@@ -13,6 +14,7 @@ from metisfl_learner.learner import (
 )
 
 __all__ = [
+    "Capability",
     "Evaluation",
     "Learner",
     "LearnerContext",

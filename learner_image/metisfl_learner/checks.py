@@ -72,7 +72,7 @@ def training_report(result: TrainingResult, task: TrainingTask, seconds: float) 
     return pb.TrainingReport(
         examples=examples,
         batches=_count("train()", "batches", batches, minimum=1),
-        epochs=task.epochs,
+        epochs=task.passes(examples),
         seconds=seconds,
         metrics=metrics("train()", result.metrics),
     )

@@ -10,6 +10,8 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
+from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -28,6 +30,13 @@ class TaskCancelled(BaseException):
 
     It is not an Exception, so that a learner's own `except Exception` does not swallow it.
     """
+
+
+class Capability(StrEnum):
+    """What a learner's code can do beyond plain training, and `spec` may ask for."""
+
+    PROXIMAL_TERM = "ProximalTerm"
+    """Training with `TrainingTask.proximal_mu`."""
 
 
 class ParameterError(ValueError):
@@ -109,10 +118,19 @@ class TrainingTask:
 
     round: int
     epochs: int
+    """Passes over the training examples; where `steps` is set, as many as these take, the last one perhaps in part."""
+
     batch_size: int
     learning_rate: float
     seed: int
     """The same for every learner of a round, another one in each round."""
+
+    steps: int | None = None
+    """Batches to train on, however many epochs that takes; None means to train for `epochs`."""
+
+    proximal_mu: float = 0.0
+    """FedProx (Li et al. 2018, arXiv 1812.06127): add proximal_mu / 2 · |w − w_received|² to the loss, and so
+    proximal_mu · (w − w_received) to its gradient. Above 0 only for learners with Capability.PROXIMAL_TERM."""
 
     progress: Progress = field(default_factory=Progress)
 
@@ -129,20 +147,28 @@ class TrainingTask:
 
     def batches(self, examples: int) -> Iterator[NDArray[np.int64]]:
         """Indices into `examples` examples, batch by batch: each epoch in a fresh order, the last batch of an epoch
-        possibly smaller. Reports progress before each batch, and so may raise TaskCancelled."""
-        order_of = np.random.default_rng(self.seed)
-        total, done = self.epochs * examples, 0
-        for _ in range(self.epochs):
-            order = order_of.permutation(examples)
-            for start in range(0, examples, self.batch_size):
-                self.report(done / total)
-                batch = order[start : start + self.batch_size]
-                done += len(batch)
-                yield batch
+        possibly smaller, until `steps` or all `epochs` are done. Reports progress before each batch, and so may raise
+        TaskCancelled."""
+        total = self.batch_count(examples)
+        for number, batch in enumerate(islice(self._endless(examples), total)):
+            self.report(number / total)
+            yield batch
 
     def batch_count(self, examples: int) -> int:
         """How many batches `batches(examples)` yields."""
-        return self.epochs * -(-examples // self.batch_size)
+        return self.steps or self.epochs * -(-examples // self.batch_size)
+
+    def passes(self, examples: int) -> float:
+        """How many epochs `batches(examples)` takes, the last one perhaps in part."""
+        whole, rest = divmod(self.batch_count(examples), -(-examples // self.batch_size))
+        return whole + rest * self.batch_size / examples
+
+    def _endless(self, examples: int) -> Iterator[NDArray[np.int64]]:
+        order_of = np.random.default_rng(self.seed)
+        while examples:
+            order = order_of.permutation(examples)
+            for start in range(0, examples, self.batch_size):
+                yield order[start : start + self.batch_size]
 
 
 @dataclass(frozen=True)
@@ -183,6 +209,9 @@ class Learner(ABC):
 
     framework: ClassVar[str] = "numpy"
     """Shown to people."""
+
+    supports: ClassVar[Collection[Capability]] = ()
+    """What `train` can do beyond plain training. The controller refuses a learner that lacks what `spec` asks for."""
 
     train_examples: int
     """Set in the constructor: size of this learner's training data, at least 1."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from collections.abc import Iterable
 
 import grpc.aio
 
@@ -14,7 +15,7 @@ from metisfl.wire.limits import MAX_ERROR_CHARACTERS, PROTOCOL_VERSION
 from metisfl.wire.transport import Transport, supported_codecs, supported_compressions
 from metisfl_learner.client import ControllerClient
 from metisfl_learner.exits import ExitCode, FatalError
-from metisfl_learner.learner import Learner, LearnerContext, PartitionPlace
+from metisfl_learner.learner import Capability, Learner, LearnerContext, PartitionPlace
 from metisfl_learner.loading import EntrypointError, load_class
 from metisfl_learner.retry import Backoff
 from metisfl_learner.session import Session
@@ -24,6 +25,9 @@ from metisfl_learner.worker import Worker
 
 REPORT_SECONDS = 15.0
 """How long it may take to tell the controller that the entrypoint cannot be loaded."""
+
+
+_CAPABILITIES = {Capability.PROXIMAL_TERM: pb.CAPABILITY_PROXIMAL_TERM}
 
 
 async def run(settings: Settings, worker: Worker) -> None:
@@ -53,11 +57,11 @@ async def _learn(settings: Settings, worker: Worker) -> None:
             learner_class = await worker.run(lambda: load_class(settings.entrypoint))
         except EntrypointError as error:
             log.error("%s", error, exc_info=error.__cause__)
-            await _report(client, _join_request(settings, "unknown"), error)
+            await _report(client, _join_request(settings, "unknown", Capability), error)
             raise
         session = Session(
             client,
-            _join_request(settings, learner_class.framework),
+            _join_request(settings, learner_class.framework, learner_class.supports),
             lambda terms: _prepare(settings, learner_class, terms),
             worker,
             settings.connect_deadline_seconds,
@@ -84,7 +88,7 @@ async def _learn(settings: Settings, worker: Worker) -> None:
                 await _leave(client, session.lease.id, error_text, log)
 
 
-def _join_request(settings: Settings, framework: str) -> pb.JoinRequest:
+def _join_request(settings: Settings, framework: str, capabilities: Iterable[Capability]) -> pb.JoinRequest:
     return pb.JoinRequest(
         protocol_version=PROTOCOL_VERSION,
         group=settings.group,
@@ -93,6 +97,7 @@ def _join_request(settings: Settings, framework: str) -> pb.JoinRequest:
         software_version=__version__,
         codecs=supported_codecs(),
         compressions=supported_compressions(),
+        capabilities=[_CAPABILITIES[each] for each in capabilities],
     )
 
 

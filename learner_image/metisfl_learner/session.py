@@ -186,6 +186,6 @@ def _same_work(one: pb.JoinResponse, other: pb.JoinResponse) -> bool:
         one.federation_uid == other.federation_uid
         and one.partition == other.partition
         and dict(one.parameters) == dict(other.parameters)
-        and (one.codec, one.topk_fraction) == (other.codec, other.topk_fraction)
+        and (one.codec, one.topk_fraction, one.updates) == (other.codec, other.topk_fraction, other.updates)
         and (one.compression, one.compression_level) == (other.compression, other.compression_level)
     )

@@ -13,6 +13,7 @@ from metisfl_learner.checks import LearnerError
 from metisfl_learner.feedback import ErrorFeedback, ResidualStore
 
 _RANGES = {
+    Codec.FLOAT32: "it ends where the tensor's own dtype does",
     Codec.FLOAT16: "Float16 ends at 65504; use codec BFloat16, or a smaller training.learningRate",
     Codec.BFLOAT16: "BFloat16 ends at 3.39e38",
     Codec.INT8: "Int8 ends at 3.4e38",
@@ -48,7 +49,7 @@ class UpdateEncoder:
     def trained(self, task_id: str, model: Buffer, base: Buffer) -> Content:
         """The result of training `base` to `model`. Raises LearnerError when the codec cannot hold what changed."""
         encoding = self._upload
-        if encoding.codec.lossless:
+        if not encoding.updates:
             return self.whole(model)
         if self._feedback is not None:
             content = self._feedback.encode(task_id, encoding, model, base)

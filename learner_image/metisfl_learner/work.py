@@ -96,24 +96,41 @@ def evaluate(trainee: Trainee, task: pb.Task, model: Buffer) -> pb.Evaluation:
     return checks.evaluation(outcome, task.task_id, task.model_version)
 
 
-def train(trainee: Trainee, task: pb.Task, model: Buffer, progress: Progress) -> Result:
-    """A model trained from a downloaded one. Raises LearnerError, or TaskCancelled when `progress` was cancelled."""
-    training = TrainingTask(
-        round=task.round,
-        epochs=task.training.epochs,
-        batch_size=task.training.batch_size,
-        learning_rate=task.training.learning_rate,
-        seed=task.training.seed,
-        progress=progress,
-    )
-    started = time.monotonic()
+def train(
+    trainee: Trainee,
+    task: pb.Task,
+    model: Buffer,
+    progress: Progress,
+    clock: Callable[[], float] = time.monotonic,
+) -> Result:
+    """A model trained from a downloaded one. Raises LearnerError, or TaskCancelled when `progress` was cancelled.
+
+    The report's seconds are those of `Learner.train` alone: protocols plan by the time a batch takes.
+    """
+    training = _training(trainee, task, progress)
+    started = clock()
     outcome = _call("train()", lambda: trainee.learner.train(_read_only(trainee, model), training))
     checks.returned("train()", outcome, TrainingResult)
-    report = checks.training_report(outcome, training, time.monotonic() - started)
+    report = checks.training_report(outcome, training, clock() - started)
     trained = checks.pack(trainee.description.layout, "train()", outcome.weights)
     del outcome  # so that its weights need not lie beside the encoded ones
     content = trainee.encoder.trained(task.task_id, trained, model)
     return Result(task.task_id, task.model_version, task.model_version + 1, content, report)
+
+
+def _training(trainee: Trainee, task: pb.Task, progress: Progress) -> TrainingTask:
+    asked = task.training
+    batches_an_epoch = -(-trainee.description.train_examples // asked.batch_size)
+    return TrainingTask(
+        round=task.round,
+        epochs=-(-asked.steps // batches_an_epoch) if asked.steps else asked.epochs,
+        batch_size=asked.batch_size,
+        learning_rate=asked.learning_rate,
+        seed=asked.seed,
+        steps=asked.steps or None,
+        proximal_mu=asked.proximal_mu,
+        progress=progress,
+    )
 
 
 def _read_only(trainee: Trainee, model: Buffer) -> Mapping[str, Any]:

@@ -16,4 +16,4 @@ def rule_of(spec: AggregationSpec, encoding: Encoding, allocate: Callable[[int],
     else the rule keeps of their size; it may raise OSError."""
     match spec.rule:
         case AggregationRule.FED_AVG:
-            return FedAvg(encoding, updates=not encoding.codec.lossless, allocate=allocate)
+            return FedAvg(encoding, updates=encoding.updates, allocate=allocate)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from metisfl.logs import ContextLogger
 from metisfl.proto.v1 import controller_pb2 as pb
 from metisfl.wire.layout import Layout
 from metisfl_controller.clock import Clock
+from metisfl_controller.conductor.needs import Need
 from metisfl_controller.conductor.progress import Progress
 from metisfl_controller.conductor.task_messages import stop_message
 from metisfl_controller.rounds import messages as m
@@ -41,6 +42,8 @@ class Attendance:
     handle: Callable[[m.Event], None]
     clock: Clock
     log: ContextLogger
+    needs: Sequence[Need] = ()
+    """What learners' code must be able to do."""
     _streams: dict[str, TaskStream] = field(default_factory=dict)
 
     # ---- coming
@@ -55,6 +58,9 @@ class Attendance:
                 f"this federation's models travel with {missing}, which this learner's release cannot do: use a "
                 "learner image of the controller's release, or change spec.transport",
             )
+        for need in self.needs:
+            if need.capability not in request.capabilities:
+                self.registry.refuse(request.group, request.ordinal, need.message)
         learner = self.registry.join(request.group, request.ordinal, request.framework[:63], self.clock())
         self._end_stream(learner, StreamRefusedError(f"another process has joined as {learner.id}"))
         self.log.info("joined", extra={"learner": learner.id, "framework": request.framework})

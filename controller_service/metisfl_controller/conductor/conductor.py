@@ -15,6 +15,7 @@ from metisfl_controller.clock import Clock
 from metisfl_controller.conductor.attendance import Attendance
 from metisfl_controller.conductor.background import Background
 from metisfl_controller.conductor.fold_order import AllAtTheEnd, AsTheyCome, ByLearner, FoldOrder
+from metisfl_controller.conductor.needs import needs_of
 from metisfl_controller.conductor.progress import Progress
 from metisfl_controller.conductor.serving import Serving
 from metisfl_controller.conductor.task_messages import stop_message, task_message
@@ -70,7 +71,7 @@ class Conductor:
         self._background = Background()
         self.transport = transport_of(federation.spec.transport)
         self.progress = Progress(store, memory, self.transport)
-        self.attendance = Attendance(registry, self.progress, self._handle, clock, log)
+        self.attendance = Attendance(registry, self.progress, self._handle, clock, log, needs_of(federation.spec))
         self.verdicts = Verdicts(
             engine=engine,
             uploads=uploads,

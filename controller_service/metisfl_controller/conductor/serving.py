@@ -28,7 +28,7 @@ class Serving:
     """The newest version, as it travels and as learners receive it.
 
     Learners upload differences to the model *as received*, after the download's codec, and the controller adds them to
-    that. Where nothing is lost on the way they upload whole models, and the base is kept for rules that ask for it.
+    that. Where they upload whole models, the base is kept for rules that ask for it.
     """
 
     engine: Engine
@@ -47,7 +47,7 @@ class Serving:
                 lambda: conversions.encode(encoding, model, self.progress.allocate(encoding.nbytes))
             )
         # A mean of finite models is finite. A model plus a mean of updates need not be, nor one in a narrower form.
-        if not transport.codec.lossless and (flaw := await self.engine.flaw(encoding, content)):
+        if transport.updates and (flaw := await self.engine.flaw(encoding, content)):
             raise CodecError(_cannot_travel(encoding, flaw))
         return Encoded(model, content, GlobalModel(version, encoding, content, transport.packer))
 
@@ -56,7 +56,7 @@ class Serving:
         learners upload whole models."""
         encoding, transport = self.progress.downloads, self.progress.transport
         assert encoding is not None
-        if keep_base or not transport.codec.lossless:
+        if keep_base or transport.updates:
             model = None if encoding.codec.lossless else version.model
             self._base = self.engine.run(lambda: conversions.decode(encoding, version.content, model))
         self.progress.serve(stored, version.travelling)

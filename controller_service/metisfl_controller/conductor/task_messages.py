@@ -18,6 +18,7 @@ def task_message(
     order: Order, training: TrainingSpec, now: float, kind: pb.TaskKind.ValueType | None = None
 ) -> pb.Task:
     """An order at time `now`; `kind` is what is asked of the learner if that is not just the task."""
+    steps = order.steps or training.steps or 0
     return pb.Task(
         task_id=str(order.task),
         kind=_KINDS[order.task.kind] if kind is None else kind,
@@ -25,10 +26,12 @@ def task_message(
         model_version=order.task.base_version,
         evaluate=order.evaluate,
         training=pb.Training(
-            epochs=training.epochs,
+            epochs=0 if steps else training.epochs_or_default,
             batch_size=training.batch_size,
             learning_rate=float(training.learning_rate),
             seed=order.round,
+            steps=steps,
+            proximal_mu=float(training.proximal_mu),
         )
         if order.task.kind is Kind.TRAIN
         else None,

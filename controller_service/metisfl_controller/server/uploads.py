@@ -65,11 +65,17 @@ class Uploads:
         self._pool: StagingPool | None = None
         self._open: dict[TaskId, Upload] = {}
 
-    def begin(self, task: TaskId, header: pb.UploadHeader, agreed: Encoding | None, stream: object) -> Upload:
+    def begin(
+        self,
+        task: TaskId,
+        header: pb.UploadHeader,
+        agreed: Encoding | None,
+        stream: object,
+    ) -> Upload:
         """A new upload, which may have to wait until it is let in, or the one that a broken stream left.
 
-        `agreed` is how results of training are encoded; the initial model, which decides the layout, comes in Float32.
-        Raises UploadError.
+        `agreed` is how results of training are encoded; the initial model, which decides the layout, comes whole and in
+        Float32. Raises UploadError.
         """
         upload = self._open.get(task)
         if upload is not None and upload.verdict is not None:
@@ -135,9 +141,8 @@ def _declared_encoding(header: pb.UploadHeader, agreed: Encoding | None) -> Enco
         raise UploadError(f"expected one section '{MODEL_SECTION}', got {[s.name[:40] for s in header.sections][:5]}")
     section = header.sections[0]
     encoding = agreed or Encoding(_initial_layout(section.layout), Codec.FLOAT32)
-    kind = pb.UPLOAD_KIND_MODEL if encoding.codec.lossless else pb.UPLOAD_KIND_UPDATE
-    if header.kind != kind:
-        wanted = "whole weights" if encoding.codec.lossless else f"the update, which codec {encoding.codec} is for"
+    if header.kind != (pb.UPLOAD_KIND_UPDATE if encoding.updates else pb.UPLOAD_KIND_MODEL):
+        wanted = "the update, trained less received weights" if encoding.updates else "whole weights"
         raise UploadError(f"upload kind {header.kind} does not fit; send {wanted}")
     if mismatch := encoding.mismatch(section):
         raise UploadError(mismatch)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from metisfl.spec import groups, selection, termination, transport
+from metisfl.spec import groups, selection, termination, training, transport
 from metisfl.spec.rule import BrokenRulesError, Fixed, Json, Rule
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ RULES: tuple[Rule, ...] = (
     ),
     *selection.RULES,
     *termination.RULES,
+    *training.RULES,
     *transport.RULES,
     *groups.RULES,
 )

@@ -4,9 +4,10 @@ An *encoding* is a codec applied to a layout. It says where the encoded form of 
 travels, and it is pure: both sides derive the same one. Only trainable floating-point segments wider than the codec
 are narrowed; integers, booleans, tensors that are not trainable, and what is narrow already travel as they are (RAW).
 
-Float32 is lossless: every segment is RAW, and the section equals the model's flat buffer. With any other codec the
-learner uploads its *update*, local − model as received, so that what is lost is lost of a small difference; RAW
-segments still hold whole values. Sections are planar and every plane starts on a 64-byte border, so that kernels read
+Float32 is lossless: every segment is RAW, and the section of a model equals its flat buffer. With any other codec the
+learner uploads its *update*, local − model as received, so that what is lost is lost of a small difference; with
+Float32 it may be asked to. In an update trainable floating-point segments hold differences, whatever their form, and
+all others whole values. Sections are planar and every plane starts on a 64-byte border, so that kernels read
 them in place.
 """
 
@@ -115,9 +116,9 @@ class EncodedSegment:
     """TOPK: how many values are kept."""
 
     @property
-    def narrowed(self) -> bool:
-        """Whether the section holds another dtype than the model; in an update, whether it holds differences."""
-        return self.form is not Form.RAW
+    def differs(self) -> bool:
+        """Whether an update holds differences here, and not whole values."""
+        return self.segment.trainable and is_float(self.segment.dtype)
 
     @property
     def blocks(self) -> int:
@@ -157,6 +158,8 @@ class Encoding:
     layout: Layout
     codec: Codec
     fraction: float = 0.1
+    updates: bool = False
+    """What is encoded are updates: differences to a base where `EncodedSegment.differs`, whole values elsewhere."""
 
     def __post_init__(self) -> None:
         if self.codec is not Codec.TOPK:
@@ -183,22 +186,22 @@ class Encoding:
         return last.offset + last.nbytes
 
     def encode(self, model: Buffer, into: Buffer | None = None, base: Buffer | None = None) -> Buffer:
-        """The section for a model, or, with `base`, for the update model − base (RAW segments stay the model's).
+        """The section for a model, or, with `base`, for the update model − base (whole values where none `differs`).
 
         `model` and `base` are flat buffers of the layout; `into` has at least `nbytes` bytes, and its padding is left
-        as it is. Without `into`, Float32 returns `model` itself and every other codec a new buffer.
+        as it is. Without `into`, Float32 returns a `model` itself; all else is a new buffer.
         """
         if into is None:
-            if self.codec is Codec.FLOAT32:
+            if self.codec is Codec.FLOAT32 and base is None:
                 return model
             into = aligned_zeros(self.nbytes)
         for encoded in self.segments:
             floats = Floats(
-                encoded.segment.of(model), encoded.segment.of(base) if base is not None and encoded.narrowed else None
+                encoded.segment.of(model), encoded.segment.of(base) if base is not None and encoded.differs else None
             )
             match encoded.form:
                 case Form.RAW:
-                    encoded.raw(into)[...] = encoded.segment.of(model)
+                    narrowing.to_raw(floats, encoded.raw(into))
                 case Form.BFLOAT16:
                     narrowing.to_bfloat16(floats, encoded.halves(into))
                 case Form.FLOAT16:

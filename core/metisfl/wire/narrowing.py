@@ -44,21 +44,37 @@ class Floats:
 
     def tiles(self) -> Iterator[tuple[slice, NDArray[np.float32]]]:
         """Ranges and their values, rounded once to float32; not to be written to."""
-        # At least float32, so that differences of 16-bit floats are not rounded to 16 bits.
+        for tile, values in self.wide_tiles():
+            with np.errstate(over="ignore"):
+                yield tile, values.astype(np.float32, copy=False)
+
+    def wide_tiles(self) -> Iterator[tuple[slice, Array]]:
+        """Ranges and their values in float64 if they are that, else in float32; not to be written to."""
+        # At least float32, so that differences of 16-bit floats are not rounded twice.
         wide = np.float64 if self.model.dtype == np.float64 else np.float32
         for tile in tiles(self.size):
             values = self.model[tile].astype(wide, copy=False)
-            # Diverged weights are the caller's to refuse; here they must only stay visible.
-            with np.errstate(over="ignore", invalid="ignore"):
-                if self.base is not None:
+            if self.base is not None:
+                # Diverged weights are the caller's to refuse; here they must only stay visible.
+                with np.errstate(over="ignore", invalid="ignore"):
                     values = values - self.base[tile].astype(wide, copy=False)
-                yield tile, values.astype(np.float32, copy=False)
+            yield tile, values
 
 
 def tiles(size: int) -> Iterator[slice]:
     """Ranges of a flat array of `size` elements that are worked on one after the other."""
     for start in range(0, size, _TILE):
         yield slice(start, min(size, start + _TILE))
+
+
+def to_raw(source: Floats, out: Array) -> None:
+    """In the model's own dtype: itself, bit for bit, or the difference to the base, rounded to nearest even."""
+    if source.base is None:
+        out[...] = source.model
+        return
+    for tile, values in source.wide_tiles():
+        with np.errstate(over="ignore"):
+            out[tile] = values
 
 
 def to_bfloat16(source: Floats, halves: NDArray[np.uint16]) -> None:

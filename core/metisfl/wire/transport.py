@@ -16,12 +16,18 @@ MODEL_SECTION = "model"
 
 @dataclass(frozen=True)
 class Transport:
-    """`fraction` is TopK's, `level` Zstandard's; both are of no account otherwise."""
+    """`fraction` is TopK's, `level` Zstandard's; both are of no account otherwise. `updates`: results of training are
+    differences to the model as received, as they are anyhow with a codec that is not lossless."""
 
     codec: Codec = Codec.FLOAT32
     fraction: float = 0.1
     compression: Compression = Compression.NONE
     level: int = 3
+    updates: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.codec.lossless:
+            object.__setattr__(self, "updates", True)
 
     @classmethod
     def of(cls, terms: pb.JoinResponse) -> Transport:
@@ -33,12 +39,13 @@ class Transport:
         fraction = terms.topk_fraction if codec is Codec.TOPK else cls.fraction
         if not 0 < fraction <= 1:
             raise CodecError(f"TopK keeps a fraction above 0 and up to 1, not {fraction}")
-        return cls(codec, fraction, known[terms.compression], terms.compression_level)
+        return cls(codec, fraction, known[terms.compression], terms.compression_level, terms.updates)
 
     def tell(self, terms: pb.JoinResponse) -> None:
         """Write this into the answer to a Join."""
         terms.codec = self.codec.number
         terms.compression = self.compression.number
+        terms.updates = self.updates
         if self.codec is Codec.TOPK:
             terms.topk_fraction = self.fraction
         if self.compression is Compression.ZSTD:
@@ -58,7 +65,7 @@ class Transport:
 
     def upload(self, layout: Layout) -> Encoding:
         """How the results of training come up."""
-        return Encoding(layout, self.codec, self.fraction)
+        return Encoding(layout, self.codec, self.fraction, self.updates)
 
     @property
     def packer(self) -> Zstd | None:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from metisfl_learner.learner import (
     Array,
+    Capability,
     Evaluation,
     Learner,
     LearnerContext,
@@ -23,11 +24,14 @@ Examples = tuple[Array, Array]
 
 
 class NumpyLearner(Learner):
-    """Give it the initial weights and the data, and define `gradient` and `measure`; the loop is here.
+    """Give it the initial weights and the data, and define `gradient` and `measure`; the loop is here, FedProx's term
+    included.
 
     `train` and `test` are (inputs, targets); `test` may have length 0. Raises ValueError when inputs and targets differ
     in length or there is nothing to train on.
     """
+
+    supports = (Capability.PROXIMAL_TERM,)
 
     def __init__(self, context: LearnerContext, weights: Weights, train: Examples, test: Examples) -> None:
         super().__init__(context)
@@ -55,6 +59,8 @@ class NumpyLearner(Learner):
         model = {name: np.array(array) for name, array in weights.items()}
         for batch in task.batches(self.train_examples):
             for name, gradient in self.gradient(model, inputs[batch], targets[batch]).items():
+                if task.proximal_mu:
+                    gradient = gradient + task.proximal_mu * (model[name] - weights[name])
                 model[name] -= _step(task.learning_rate, gradient, model[name])
         metrics = {f"train_{name}": value for name, value in self.measure(model, inputs, targets).items()}
         return TrainingResult(model, examples=self.train_examples, metrics=metrics)

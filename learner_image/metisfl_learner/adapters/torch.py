@@ -11,7 +11,15 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
-from metisfl_learner.learner import Evaluation, Learner, LearnerContext, TrainingResult, TrainingTask, Weights
+from metisfl_learner.learner import (
+    Capability,
+    Evaluation,
+    Learner,
+    LearnerContext,
+    TrainingResult,
+    TrainingTask,
+    Weights,
+)
 
 Examples: TypeAlias = Dataset[Any] | tuple[Tensor, Tensor]
 """A map-style data set of (input, target) pairs, or one tensor of inputs and one of targets."""
@@ -53,6 +61,24 @@ class GradientDescent:
                     parameter.add_(parameter.grad, alpha=-self._learning_rate)
 
 
+class ProximalTerm:
+    """The gradient of FedProx's term, mu / 2 · |w − w_received|², for parameters that hold the received model now.
+
+    The anchor is a copy of their values at construction, one more model in memory.
+    """
+
+    def __init__(self, parameters: Iterable[nn.Parameter], mu: float) -> None:
+        self._anchored = [(parameter, parameter.detach().clone()) for parameter in parameters]
+        self._mu = mu
+
+    def add_to_gradients(self) -> None:
+        """To be called after each backward pass. A parameter without a gradient has not left its anchor."""
+        with torch.no_grad():
+            for parameter, anchor in self._anchored:
+                if parameter.grad is not None:
+                    parameter.grad.add_(parameter - anchor, alpha=self._mu)
+
+
 class TorchLearner(Learner):
     """A learner around a torch module.
 
@@ -65,6 +91,7 @@ class TorchLearner(Learner):
     """
 
     framework = "torch"
+    supports = (Capability.PROXIMAL_TERM,)
 
     def __init__(
         self,
@@ -96,12 +123,16 @@ class TorchLearner(Learner):
         torch.manual_seed(task.seed)
         self._load(weights)
         self.model.train()
-        optimizer = self._optimizer((p for p in self.model.parameters() if p.requires_grad), task.learning_rate)
+        parameters = [p for p in self.model.parameters() if p.requires_grad]
+        optimizer = self._optimizer(parameters, task.learning_rate)
+        proximal = ProximalTerm(parameters, task.proximal_mu) if task.proximal_mu else None
         total, seen = 0.0, 0
         for inputs, targets in self._batches(self._train, task.batches(self.train_examples)):
             optimizer.zero_grad()
             loss = self._loss(self.model(inputs), targets)
             loss.backward()
+            if proximal is not None:
+                proximal.add_to_gradients()
             optimizer.step()
             total += float(loss.detach()) * len(targets)
             seen += len(targets)

@@ -130,6 +130,7 @@ class Player:
             "framework": "numpy",
             "codecs": supported_codecs(),
             "compressions": supported_compressions(),
+            "capabilities": pb.Capability.values(),
             **changes,
         }
         response = await rpc.JOIN.stub(self.channel)(pb.JoinRequest(**values), timeout=WAIT_SECONDS)
@@ -189,12 +190,15 @@ class Player:
             return Encoding(self.layout, Codec.FLOAT32)
         return self.transport.upload(self.layout)
 
+    def sends_update(self, task: pb.Task) -> bool:
+        return self.transport.updates and task.kind != pb.TASK_KIND_INITIALISE
+
     def header(self, task: pb.Task, examples: int = 10, **changes: Any) -> pb.UploadRequest:
         encoding = self.encoding(task)
         values = {
             "lease_id": self.lease,
             "task_id": task.task_id,
-            "kind": pb.UPLOAD_KIND_MODEL if encoding.codec.lossless else pb.UPLOAD_KIND_UPDATE,
+            "kind": pb.UPLOAD_KIND_UPDATE if self.sends_update(task) else pb.UPLOAD_KIND_MODEL,
             "base_version": task.model_version,
             "sections": [encoding.section("model")],
             "report": pb.TrainingReport(
@@ -210,7 +214,7 @@ class Player:
     def content(self, task: pb.Task, arrays: Arrays) -> Buffer:
         """These weights as the task's result, encoded, and relative to the model as received if the codec wants it."""
         encoding = self.encoding(task)
-        base = None if encoding.codec.lossless else self.received
+        base = self.received if self.sends_update(task) else None
         return encoding.encode(self.layout.pack(arrays), base=base)
 
     async def upload(

@@ -80,6 +80,25 @@ async def test_a_learner_that_lacks_what_models_travel_with_is_told_what_to_do(
         assert learner["message"] == ""
 
 
+async def test_a_learner_whose_code_cannot_do_what_the_spec_asks_for_is_refused_before_its_first_task(
+    served: Served,
+) -> None:
+    async with served(training={"proximalMu": "0.1"}) as table:
+        with pytest.raises(grpc.aio.AioRpcError) as error:
+            await table.player("a-0").join(capabilities=[])
+        code, details = refusal(error)
+        assert code is grpc.StatusCode.FAILED_PRECONDITION
+        assert details.startswith("training.proximalMu is 0.1, and this learner's class does not add FedProx's term")
+        (learner,) = (await table.status())["learners"]
+        assert (learner["id"], learner["message"]) == ("a-0", details)
+        await table.player("a-0").join(capabilities=[pb.CAPABILITY_PROXIMAL_TERM])
+
+
+async def test_tasks_carry_steps_and_the_proximal_term(training: Any) -> None:
+    async with training(training={"steps": 7, "proximalMu": "0.25"}) as (_, _players, (task,)):
+        assert (task.training.epochs, task.training.steps, task.training.proximal_mu) == (0, 7, 0.25)
+
+
 async def test_a_second_process_takes_the_place_of_the_first(training: Any) -> None:
     async with training("a-0", "a-1") as (_table, (first, _), (task, _)):
         second = _table.player("a-0")

@@ -94,6 +94,7 @@ VALID = {
     "weighed by batches": changed("spec.aggregation.weighting", "CompletedBatches"),
     "all weigh the same": changed("spec.aggregation.weighting", "Participants"),
     "parameters": changed("spec.learner.parameters", {"alpha": "0.5"}),
+    "steps near the global model": changed("spec.training", {"steps": 10, "proximalMu": "0.1"}),
 }
 
 # Judged by the schema alone, so by every API server that serves apiextensions.k8s.io/v1.
@@ -129,6 +130,7 @@ INVALID_BY_RULE = {
     "no bound": changed("spec.termination.targetMetric", {"name": "a"}),
     "topK without its codec": changed("spec.transport", {"codec": "Int8", "topK": {"fraction": "0.01"}}),
     "topK with the default codec": changed("spec.transport.topK", {"fraction": "0.01"}),
+    "epochs and steps": changed("spec.training", {"epochs": 1, "steps": 10}),
     "level without compression": changed("spec.transport.compression.level", 3),
     "Random without its member": changed("spec.selection.type", "Random"),
     "RoundRobin without its member": changed("spec.selection.type", "RoundRobin"),

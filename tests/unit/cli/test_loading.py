@@ -63,7 +63,7 @@ def write(tmp_path: Path, text: str = VALID) -> Path:
         ({"training": {"batch_size": 8}}, "spec.training.batch_size: unknown field; did you mean 'batchSize'?"),
         (
             {"training": {"momentum": "0.9"}},
-            "spec.training.momentum: unknown field; allowed here: epochs, batchSize, learningRate",
+            "spec.training.momentum: unknown field; allowed here: epochs, steps, batchSize, learningRate, proximalMu",
         ),
         ({"training": {"epochs": 0}}, "spec.training.epochs: 0 is not allowed; it must be at least 1"),
         (
@@ -141,6 +141,7 @@ def write(tmp_path: Path, text: str = VALID) -> Path:
             "spec.transport.topK.fraction: '1.5' is not allowed; it must be a decimal number above 0 and at most 1, "
             "such as '0.01'",
         ),
+        ({"training": {"epochs": 2, "steps": 10}}, "spec.training: set epochs or steps, not both"),
         ({"transport": {"codec": "Int8", "topK": {}}}, "spec.transport: topK is for codec TopK only"),
         (
             {"transport": {"compression": {"level": 3}}},

@@ -6,6 +6,7 @@ import asyncio
 import weakref
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -326,7 +327,7 @@ async def test_a_reserved_name_is_refused_in_the_initial_model(uploads: Uploads)
 @pytest.mark.parametrize(
     ("codec", "changes", "complaint"),
     [
-        (Codec.INT8, {"kind": pb.UPLOAD_KIND_MODEL}, "kind 1 does not fit; send the update, which codec Int8 is for"),
+        (Codec.INT8, {"kind": pb.UPLOAD_KIND_MODEL}, "kind 1 does not fit; send the update, trained less received"),
         (Codec.INT8, {"codec": 1}, "codec 1 was not agreed on at Join, which was Int8"),
         (Codec.INT8, {"codec": 77}, "codec 77 was not agreed on"),
         (Codec.INT8, {"encoded_bytes": 20}, "20 bytes are declared, its layout has 68 in codec Int8"),
@@ -339,7 +340,7 @@ async def test_a_reserved_name_is_refused_in_the_initial_model(uploads: Uploads)
 async def test_updates_that_are_not_what_was_agreed_on_are_refused(
     uploads: Uploads, codec: Codec, changes: dict[str, Any], complaint: str
 ) -> None:
-    agreed = Encoding(SMALL.layout, codec, 0.4)
+    agreed = Encoding(SMALL.layout, codec, 0.4, updates=True)
     kind = changes.pop("kind", pb.UPLOAD_KIND_UPDATE)
     with pytest.raises(UploadError, match=complaint):
         uploads.begin(TASK, header(sections=[section(agreed, **changes)], kind=kind), agreed, "stream")
@@ -377,3 +378,12 @@ async def test_whatever_arrives_the_buffer_holds_a_prefix_of_the_content(pieces:
     assert received in (0, CHUNK_BYTES, LARGE.nbytes)
     assert buffer.tobytes()[:received] == CONTENT[:received]
     assert not buffer[received:].any()
+
+
+async def test_whole_weights_are_refused_where_updates_were_agreed_on(uploads: Uploads) -> None:
+    agreed = replace(SMALL, updates=True)
+    with pytest.raises(UploadError, match="kind 1 does not fit; send the update"):
+        uploads.begin(TASK, header(), agreed, "stream")
+    with pytest.raises(UploadError, match="kind 2 does not fit; send whole weights"):
+        uploads.begin(TASK, header(kind=pb.UPLOAD_KIND_UPDATE), SMALL, "stream")
+    assert uploads.begin(TASK, header(kind=pb.UPLOAD_KIND_UPDATE), agreed, "stream").encoding is agreed

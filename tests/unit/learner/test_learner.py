@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from metisfl_learner import LearnerContext, ParameterError, TaskCancelled, TrainingTask
 
 
-def task(epochs: int = 1, batch_size: int = 4, seed: int = 0) -> TrainingTask:
-    return TrainingTask(round=1, epochs=epochs, batch_size=batch_size, learning_rate=0.1, seed=seed)
+def task(epochs: int = 1, batch_size: int = 4, seed: int = 0, steps: int | None = None) -> TrainingTask:
+    return TrainingTask(round=1, epochs=epochs, batch_size=batch_size, learning_rate=0.1, seed=seed, steps=steps)
 
 
 @given(epochs=st.integers(1, 4), batch_size=st.integers(1, 20), examples=st.integers(1, 50), seed=st.integers(0, 99))
@@ -24,6 +24,19 @@ def test_each_epoch_visits_each_example_once(epochs: int, batch_size: int, examp
     assert max(map(len, batches)) <= batch_size
     visited = np.concatenate(batches).reshape(epochs, examples)
     assert np.array_equal(np.sort(visited, axis=1), np.tile(np.arange(examples), (epochs, 1)))
+
+
+@given(steps=st.integers(1, 60), batch_size=st.integers(1, 20), examples=st.integers(1, 50), seed=st.integers(0, 99))
+def test_steps_go_through_as_many_epochs_as_it_takes(steps: int, batch_size: int, examples: int, seed: int) -> None:
+    order = task(1, batch_size, seed, steps)
+    batches = list(order.batches(examples))
+    assert len(batches) == order.batch_count(examples) == steps
+    whole_epochs = np.concatenate(list(task(steps, batch_size, seed).batches(examples)))
+    visited = np.concatenate(batches)
+    # The same order as epochs have, cut off.
+    assert np.array_equal(visited, whole_epochs[: len(visited)])
+    # The last batch of an epoch may be smaller, so this is where the count of examples stands.
+    assert order.passes(examples) == pytest.approx(len(visited) / examples)
 
 
 def test_order_depends_on_the_seed_alone() -> None:

@@ -77,6 +77,27 @@ def test_lossy_codecs_upload_differences_and_whole_values_of_the_rest(codec: Cod
         assert got[name].tobytes() == local[name].tobytes()
 
 
+def test_updates_in_float32_are_exact_differences_and_whole_values_of_the_rest() -> None:
+    model = moved()
+    made = UpdateEncoder(Transport(Codec.FLOAT32, updates=True), LAYOUT, ResidualInMemory())
+    content = made.trained("t", model, BASE)
+    assert content.kind == pb.UPLOAD_KIND_UPDATE
+    got, local = LAYOUT.views(content.buffer), LAYOUT.views(model)
+    for name in ("w", "v"):
+        assert np.array_equal(got[name], local[name] - ARRAYS[name])
+    for name in ("steps", "mean"):
+        assert got[name].tobytes() == local[name].tobytes()
+    assert made.whole(model).kind == pb.UPLOAD_KIND_MODEL
+
+
+def test_a_difference_beyond_its_dtype_is_the_learners_error() -> None:
+    layout = Layout.of({"v": np.zeros(3, np.float32)})
+    made = UpdateEncoder(Transport(Codec.FLOAT32, updates=True), layout, ResidualInMemory())
+    largest = np.full(3, np.finfo(np.float32).max)
+    with pytest.raises(LearnerError, match="it ends where the tensor's own dtype does"):
+        made.trained("t", layout.pack({"v": largest}), layout.pack({"v": -largest}))
+
+
 @pytest.mark.parametrize(("codec", "by"), [(Codec.FLOAT16, 1e5), (Codec.BFLOAT16, 1e39)])
 def test_an_update_beyond_the_codec_is_the_learners_error(codec: Codec, by: float) -> None:
     layout = Layout.of({"v": np.zeros(3)})

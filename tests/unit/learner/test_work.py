@@ -104,6 +104,34 @@ def test_train(make_context: Context) -> None:
     assert (task.round, task.epochs, task.batch_size, task.learning_rate, task.seed) == (5, 2, 3, 0.5, 9)
 
 
+def test_steps_and_the_proximal_term_reach_the_learner(make_context: Context) -> None:
+    trainee = ready(make_context)
+    training = pb.Training(batch_size=3, learning_rate=0.5, seed=9, steps=6, proximal_mu=0.25)
+    result = train(trainee, pb.Task(task_id="t", training=training), model_of(trainee), Progress())
+    task = trainee.learner.task  # type: ignore[attr-defined]
+    # Ten examples are four batches: six of them are an epoch and two batches of the second.
+    assert (task.steps, task.epochs, task.proximal_mu) == (6, 2, 0.25)
+    assert (result.report.batches, result.report.epochs) == (6, 1.6)
+
+
+def test_seconds_are_those_of_training_alone(make_context: Context) -> None:
+    now = [100.0]
+
+    def slow(self: Any, weights: Any, task: Any) -> Any:
+        now[0] += 12
+        return TrainingResult({"w": np.zeros(2, np.float32), "mean": np.array(0.0)}, 10)
+
+    def slow_to_evaluate(self: Any, weights: Any) -> Any:
+        now[0] += 1000
+        return Evaluation(5, {})
+
+    trainee = ready(make_context, train=slow, evaluate=slow_to_evaluate)
+    evaluate(trainee, TASK, model_of(trainee))
+    report = train(trainee, TASK, model_of(trainee), Progress(), lambda: now[0]).report
+    assert report.seconds == 12
+    assert report.seconds / report.batches == 1.5
+
+
 def test_given_weights_are_read_only(make_context: Context) -> None:
     def in_place(self: Any, weights: Any, task: Any) -> Any:
         weights["w"] += 1

@@ -145,6 +145,25 @@ def test_every_shape_and_float_dtype(codec: Codec, shape: tuple[int, ...], dtype
     assert error <= bounds.get(codec, 0.0)
 
 
+@given(FLOATS, FLOATS, st.sampled_from(["float16", "float32", "float64", "bfloat16"]))
+def test_an_update_in_float32_is_the_difference_in_the_tensors_own_dtype(local: Any, base: Any, dtype: str) -> None:
+    own = ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype
+    size = min(local.size, base.size)
+    with np.errstate(over="ignore"):
+        arrays = {"w": np.clip(local[:size], -3e4, 3e4).astype(own), "steps": np.arange(3)}
+        start = {"w": np.clip(base[:size], -3e4, 3e4).astype(own), "steps": np.zeros(3, int)}
+    layout = Layout.of(arrays)
+    encoding = Encoding(layout, Codec.FLOAT32)
+    model = layout.pack(arrays)
+    got = layout.views(encoding.encode(model, base=layout.pack(start)))
+    wide = np.float64 if dtype == "float64" else np.float32
+    with np.errstate(over="ignore"):
+        expected = (arrays["w"].astype(wide) - start["w"].astype(wide)).astype(own)
+    assert got["w"].tobytes() == expected.tobytes()
+    assert got["steps"].tolist() == [0, 1, 2]
+    assert encoding.encode(model) is model
+
+
 @pytest.mark.parametrize("codec", LOSSY)
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_what_is_not_finite_stays_visible_and_names_its_tensor(codec: Codec, bad: float) -> None:

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metisfl.wire.codecs import EncodedSegment, Encoding
-from metisfl.wire.layout import Buffer, aligned_zeros, is_float
+from metisfl.wire.layout import Buffer, aligned_zeros
 from metisfl_controller.aggregation.kernels import kinds
 from metisfl_controller.aggregation.kernels.folding import Source, finish, fold
 from metisfl_controller.aggregation.mapped import is_mapped, release
@@ -41,7 +41,7 @@ class FedAvg(Rule):
     def __init__(
         self, encoding: Encoding, *, updates: bool = False, allocate: Callable[[int], Buffer] = aligned_zeros
     ) -> None:
-        """`encoding`: of the uploads. `updates`: their narrowed segments hold differences to a base. `allocate` makes
+        """`encoding`: of the uploads. `updates`: they hold differences where `EncodedSegment.differs`. `allocate` makes
         zeroed, 64-byte aligned buffers of a number of bytes for the sums and each mean; it may raise OSError."""
         self._encoding = encoding
         self._updates = updates
@@ -117,20 +117,15 @@ class FedAvg(Rule):
 
     def _share_of_base(self, encoded: EncodedSegment) -> float:
         """How much of the base to add to the quotient of the sums."""
-        if not is_update(encoded):
+        if not encoded.differs:
             return 0.0
-        if self._updates and encoded.narrowed:
+        if self._updates:
             return 1.0
         return 1.0 - self._scaled_total / self._total
 
     def _check(self, uploads: Sequence[Staged]) -> None:
         for upload in uploads:
             kinds.require(upload.content, self._encoding.nbytes, "an upload")
-
-
-def is_update(encoded: EncodedSegment) -> bool:
-    """Whether a segment is what training changes step by step, so that a part of a change makes sense."""
-    return encoded.segment.trainable and is_float(encoded.segment.dtype)
 
 
 def _needed(base: Buffer | None) -> Buffer:
@@ -141,8 +136,7 @@ def _needed(base: Buffer | None) -> Buffer:
 
 def _source(encoded: EncodedSegment, uploads: Sequence[Staged]) -> tuple[Source, list[NDArray[Any]]]:
     models = [kinds.planes(encoded, upload.content) for upload in uploads]
-    scaled = is_update(encoded)
-    weights = [upload.weight * upload.scale if scaled else upload.weight for upload in uploads]
+    weights = [upload.weight * upload.scale if encoded.differs else upload.weight for upload in uploads]
     return Source.of(kinds.kind_of(encoded), models, weights), [plane for model in models for plane in model]
 
 

@@ -22,6 +22,23 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _Capability:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _CapabilityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Capability.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    CAPABILITY_UNSPECIFIED: _Capability.ValueType  # 0
+    CAPABILITY_PROXIMAL_TERM: _Capability.ValueType  # 1
+    """Training.proximal_mu."""
+
+class Capability(_Capability, metaclass=_CapabilityEnumTypeWrapper): ...
+
+CAPABILITY_UNSPECIFIED: Capability.ValueType  # 0
+CAPABILITY_PROXIMAL_TERM: Capability.ValueType  # 1
+"""Training.proximal_mu."""
+Global___Capability: _TypeAlias = Capability  # noqa: Y015
+
 class _Activity:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -98,7 +115,7 @@ class _UploadKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_UploadKind
     UPLOAD_KIND_MODEL: _UploadKind.ValueType  # 1
     """Whole weights."""
     UPLOAD_KIND_UPDATE: _UploadKind.ValueType  # 2
-    """Trained weights less the model as received, for what the codec narrows; whole values for the rest."""
+    """Trained weights less the model as received, in trainable floating-point tensors; whole values in the rest."""
 
 class UploadKind(_UploadKind, metaclass=_UploadKindEnumTypeWrapper): ...
 
@@ -106,7 +123,7 @@ UPLOAD_KIND_UNSPECIFIED: UploadKind.ValueType  # 0
 UPLOAD_KIND_MODEL: UploadKind.ValueType  # 1
 """Whole weights."""
 UPLOAD_KIND_UPDATE: UploadKind.ValueType  # 2
-"""Trained weights less the model as received, for what the codec narrows; whole values for the rest."""
+"""Trained weights less the model as received, in trainable floating-point tensors; whole values in the rest."""
 Global___UploadKind: _TypeAlias = UploadKind  # noqa: Y015
 
 class _Outcome:
@@ -147,6 +164,7 @@ class JoinRequest(_message.Message):
     SOFTWARE_VERSION_FIELD_NUMBER: _builtins.int
     CODECS_FIELD_NUMBER: _builtins.int
     COMPRESSIONS_FIELD_NUMBER: _builtins.int
+    CAPABILITIES_FIELD_NUMBER: _builtins.int
     protocol_version: _builtins.int
     group: _builtins.str
     """The learner group of the Federation and this learner's place in it; together they are its identity."""
@@ -160,6 +178,10 @@ class JoinRequest(_message.Message):
     def compressions(self) -> _containers.RepeatedScalarFieldContainer[_model_pb2.Compression.ValueType]:
         """What the learner can pack and unpack; none needs no mention."""
 
+    @_builtins.property
+    def capabilities(self) -> _containers.RepeatedScalarFieldContainer[Global___Capability.ValueType]:
+        """What the learner's code can do beyond plain training."""
+
     def __init__(
         self,
         *,
@@ -170,10 +192,11 @@ class JoinRequest(_message.Message):
         software_version: _builtins.str = ...,
         codecs: _abc.Iterable[_model_pb2.Codec.ValueType] | None = ...,
         compressions: _abc.Iterable[_model_pb2.Compression.ValueType] | None = ...,
+        capabilities: _abc.Iterable[Global___Capability.ValueType] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["codecs", b"codecs", "compressions", b"compressions", "framework", b"framework", "group", b"group", "ordinal", b"ordinal", "protocol_version", b"protocol_version", "software_version", b"software_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "codecs", b"codecs", "compressions", b"compressions", "framework", b"framework", "group", b"group", "ordinal", b"ordinal", "protocol_version", b"protocol_version", "software_version", b"software_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -213,6 +236,7 @@ class JoinResponse(_message.Message):
     TOPK_FRACTION_FIELD_NUMBER: _builtins.int
     COMPRESSION_FIELD_NUMBER: _builtins.int
     COMPRESSION_LEVEL_FIELD_NUMBER: _builtins.int
+    UPDATES_FIELD_NUMBER: _builtins.int
     learner_id: _builtins.str
     """"<group>-<ordinal>"."""
     federation: _builtins.str
@@ -224,6 +248,8 @@ class JoinResponse(_message.Message):
     compression: _model_pb2.Compression.ValueType
     compression_level: _builtins.int
     """Zstandard's level, for uploads."""
+    updates: _builtins.bool
+    """Results of training come up as UPLOAD_KIND_UPDATE. Always set with a codec that is not lossless."""
     @_builtins.property
     def lease(self) -> Global___Lease: ...
     @_builtins.property
@@ -245,10 +271,11 @@ class JoinResponse(_message.Message):
         topk_fraction: _builtins.float = ...,
         compression: _model_pb2.Compression.ValueType = ...,
         compression_level: _builtins.int = ...,
+        updates: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["lease", b"lease", "partition", b"partition"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["codec", b"codec", "compression", b"compression", "compression_level", b"compression_level", "federation", b"federation", "federation_uid", b"federation_uid", "learner_id", b"learner_id", "lease", b"lease", "parameters", b"parameters", "partition", b"partition", "topk_fraction", b"topk_fraction"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["codec", b"codec", "compression", b"compression", "compression_level", b"compression_level", "federation", b"federation", "federation_uid", b"federation_uid", "learner_id", b"learner_id", "lease", b"lease", "parameters", b"parameters", "partition", b"partition", "topk_fraction", b"topk_fraction", "updates", b"updates"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -514,11 +541,18 @@ class Training(_message.Message):
     BATCH_SIZE_FIELD_NUMBER: _builtins.int
     LEARNING_RATE_FIELD_NUMBER: _builtins.int
     SEED_FIELD_NUMBER: _builtins.int
+    STEPS_FIELD_NUMBER: _builtins.int
+    PROXIMAL_MU_FIELD_NUMBER: _builtins.int
     epochs: _builtins.int
+    """Passes over the learner's examples; of no account when there are steps."""
     batch_size: _builtins.int
     learning_rate: _builtins.float
     seed: _builtins.int
     """Seed of this task's shuffling, the same for every learner of a round."""
+    steps: _builtins.int
+    """Batches to train on, however many epochs that takes; 0 means to train for whole epochs."""
+    proximal_mu: _builtins.float
+    """FedProx: adds proximal_mu / 2 · |w - w_received|² to the loss; 0 adds nothing."""
     def __init__(
         self,
         *,
@@ -526,10 +560,12 @@ class Training(_message.Message):
         batch_size: _builtins.int = ...,
         learning_rate: _builtins.float = ...,
         seed: _builtins.int = ...,
+        steps: _builtins.int = ...,
+        proximal_mu: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_size", b"batch_size", "epochs", b"epochs", "learning_rate", b"learning_rate", "seed", b"seed"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_size", b"batch_size", "epochs", b"epochs", "learning_rate", b"learning_rate", "proximal_mu", b"proximal_mu", "seed", b"seed", "steps", b"steps"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -671,7 +707,9 @@ class TrainingReport(_message.Message):
     examples: _builtins.int
     batches: _builtins.int
     epochs: _builtins.float
+    """Passes over the examples; not whole when steps were asked for."""
     seconds: _builtins.float
+    """Of training alone, without transfers and evaluation: seconds / batches is the time a batch takes."""
     @_builtins.property
     def metrics(self) -> _containers.RepeatedCompositeFieldContainer[_model_pb2.Metric]: ...
     def __init__(
