@@ -135,6 +135,15 @@ class Attendance:
         for learner in self.registry.outdated():
             self._end_lease(learner, "its parameters have changed", "Lost")
 
+    def require(self, needs: Sequence[Need]) -> None:
+        """What learners' code must be able to do from now on. When that is more than before all have to join again, and
+        who cannot do it is refused then."""
+        more = {need.capability for need in needs} - {need.capability for need in self.needs}
+        self.needs = needs
+        if more:
+            for learner in self.registry.present():
+                self._end_lease(learner, "what learners must be able to do has changed", "Lost")
+
     def refuse_others(self, layout: Layout) -> None:
         """This is the federation's layout from now on: learners with another have no place in it."""
         for learner in self.registry.others(layout):

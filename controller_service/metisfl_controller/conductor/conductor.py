@@ -180,6 +180,7 @@ class Conductor:
             case m.PlanAdopted():
                 self.federation = self.configuration.federation
                 self._log.info("the changed spec is in force", extra={"configuration": self.configuration.digest})
+                self.attendance.require(needs_of(self.federation.spec))
                 self.attendance.renew_outdated()
             case m.AdoptInitialModel(task):
                 self._background.start(self._adopt(task))

@@ -72,6 +72,10 @@ class Registry:
         for learner in list(self.learners.values()):
             self._forget_if_gone(learner)
 
+    def present(self) -> list[Learner]:
+        """Learners with a lease."""
+        return list(self._by_lease.values())
+
     def outdated(self) -> list[Learner]:
         """Learners with a lease that joined with other parameters than their group has now."""
         return [

@@ -7,6 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import grpc.aio
+import pytest
+
 
 def edit(folder: Path, **spec: Any) -> None:
     """As a kubelet does it: never seen half-written."""
@@ -48,3 +51,23 @@ async def test_rounds_parameters_and_learners_change_under_way(training: Callabl
             assert task.training.epochs == 3
             await each.delivers(task)
         await player.task("EVALUATE")
+
+
+async def test_learners_that_cannot_do_what_an_edit_asks_for_are_refused(
+    training: Callable[..., Any], tmp_path: Path
+) -> None:
+    async with training("a-0", "a-1", termination={"maxRounds": 5}) as (table, players, tasks):
+        before = (await table.status())["configuration"]
+        edit(tmp_path, training={"proximalMu": "0.5"})
+        await table.until_status(lambda s: s["configuration"] != before)
+        for player, task in zip(players, tasks, strict=True):
+            await player.delivers(task)
+        able, unable = players
+        with pytest.raises(grpc.aio.AioRpcError, match="what learners must be able to do has changed"):
+            await unable.receive()
+        with pytest.raises(
+            grpc.aio.AioRpcError, match=r"training.proximalMu is 0.5, and this learner's class does not"
+        ):
+            await unable.join(capabilities=[])
+        await able.enter()
+        assert (await able.task("TRAIN")).training.proximal_mu == 0.5
