@@ -54,7 +54,7 @@ async def serve(settings: Settings, log: ContextLogger, stop: asyncio.Event) -> 
     uid = settings.federation_uid or _kept_uid(settings.state_dir)
     log = log.bind(federation=federation.metadata.name)
     # First, as it may be refused: what follows starts threads.
-    store = Store(settings.state_dir, uid, federation.metadata.name, settings.checkpoints)
+    store = Store(settings.state_dir, uid, federation.metadata.name, settings.checkpoints, settings.adopt_state)
     memory = ModelMemory(_budget(federation, log), settings.state_dir / "staging")
     conductor = Conductor(
         configuration=configuration,

@@ -46,6 +46,7 @@ class Settings:
     threads: int
     lease_seconds: int = LEASE_SECONDS
     checkpoints: bool = True
+    adopt_state: bool = False
     partition_plan: Path | None = None
     federation_uid: str | None = None
     endpoint_file: Path | None = None
@@ -80,6 +81,9 @@ class Settings:
         checkpoints = environment.get("METISFL_CHECKPOINTS") or "true"
         if checkpoints not in ("true", "false"):
             raise SettingsError(f"METISFL_CHECKPOINTS={checkpoints}: expected true or false")
+        adopt = environment.get("METISFL_ADOPT_STATE") or "false"
+        if adopt not in ("true", "false"):
+            raise SettingsError(f"METISFL_ADOPT_STATE={adopt}: expected true or false")
         cpus = available_cpus()
         return cls(
             federation_file=required("METISFL_FEDERATION_FILE"),
@@ -91,6 +95,7 @@ class Settings:
             threads=min(int(threads), cpus) if threads else cpus,
             lease_seconds=int(lease),
             checkpoints=checkpoints == "true",
+            adopt_state=adopt == "true",
             partition_plan=path("METISFL_PARTITION_PLAN"),
             federation_uid=environment.get("METISFL_FEDERATION_UID") or None,
             endpoint_file=path("METISFL_ENDPOINT_FILE"),

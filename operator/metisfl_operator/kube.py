@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
 import urllib3.exceptions
@@ -26,7 +27,11 @@ _COLLECTIONS = {
     "Service": ("api/v1", "services"),
     "Pod": ("api/v1", "pods"),
     "Event": ("api/v1", "events"),
+    "NetworkPolicy": ("apis/networking.k8s.io/v1", "networkpolicies"),
+    "PodDisruptionBudget": ("apis/policy/v1", "poddisruptionbudgets"),
 }
+# The one group that had no v1 on every server that is served: policy, before 1.21.
+_POLICY, _OLD_POLICY = "policy/v1", "policy/v1beta1"
 
 
 class KubeError(Exception):
@@ -83,7 +88,7 @@ class KubeClient:
 
     def get(self, kind: str, namespace: str, name: str) -> Manifest | None:
         try:
-            return self._call("get", _path(kind, namespace, name))
+            return self._call("get", self._path(kind, namespace, name))
         except KubeError as error:
             if error.code == 404:
                 return None
@@ -91,7 +96,9 @@ class KubeClient:
 
     def list(self, kind: str, namespace: str, labels: str = "", fields: str = "") -> list[Manifest]:
         """An empty namespace means all of them."""
-        answer = self._call("get", _path(kind, namespace), label_selector=labels or None, field_selector=fields or None)
+        answer = self._call(
+            "get", self._path(kind, namespace), label_selector=labels or None, field_selector=fields or None
+        )
         items: list[Manifest] = answer["items"]
         return items
 
@@ -103,8 +110,8 @@ class KubeClient:
         meta = manifest["metadata"]
         return self._call(
             "patch",
-            _path(manifest["kind"], meta["namespace"], meta["name"]),
-            body=manifest,
+            self._path(manifest["kind"], meta["namespace"], meta["name"]),
+            body=self._served(manifest),
             content_type="application/merge-patch+json",
             field_manager=FIELD_MANAGER,
         )
@@ -113,14 +120,14 @@ class KubeClient:
         return self._apply(manifest, "status")
 
     def create(self, manifest: Manifest) -> Manifest:
-        return self._call("post", _path(manifest["kind"], manifest["metadata"]["namespace"]), body=manifest)
+        return self._call("post", self._path(manifest["kind"], manifest["metadata"]["namespace"]), body=manifest)
 
     def delete(self, manifest: Manifest) -> None:
         """Delete this very object, not a later one of the same name; nothing happens when it is gone already."""
         meta = manifest["metadata"]
         options = {"preconditions": {"uid": meta["uid"]}, "propagationPolicy": "Background"}
         try:
-            self._call("delete", _path(manifest["kind"], meta["namespace"], meta["name"]), body=options)
+            self._call("delete", self._path(manifest["kind"], meta["namespace"], meta["name"]), body=options)
         except KubeError as error:
             if error.code not in (404, 409):
                 raise
@@ -129,12 +136,30 @@ class KubeClient:
         meta = manifest["metadata"]
         return self._call(
             "patch",
-            _path(manifest["kind"], meta["namespace"], meta["name"], *subresource),
-            body=manifest,
+            self._path(manifest["kind"], meta["namespace"], meta["name"], *subresource),
+            body=self._served(manifest),
             content_type="application/apply-patch+yaml",
             field_manager=FIELD_MANAGER,
             force_conflicts=True,
         )
+
+    @cached_property
+    def _policy_version(self) -> str:
+        """The newest version of the group policy that this server has and we speak."""
+        offered = self._call("get", "/apis/policy")["versions"]
+        return _POLICY if any(each["groupVersion"] == _POLICY for each in offered) else _OLD_POLICY
+
+    def _served(self, manifest: Manifest) -> Manifest:
+        if manifest["apiVersion"] == _POLICY:
+            return {**manifest, "apiVersion": self._policy_version}
+        return manifest
+
+    def _path(self, kind: str, namespace: str, *rest: str) -> str:
+        prefix, plural = _COLLECTIONS[kind]
+        if prefix == f"apis/{_POLICY}":
+            prefix = f"apis/{self._policy_version}"
+        scope = ("namespaces", namespace) if namespace else ()
+        return "/" + "/".join((prefix, *scope, plural, *rest))
 
     def _call(self, method: str, path: str, **parameters: Any) -> Manifest:
         try:
@@ -146,12 +171,6 @@ class KubeClient:
         except urllib3.exceptions.HTTPError as error:
             raise KubeError(0, f"the API server does not answer: {error}") from error
         return answer
-
-
-def _path(kind: str, namespace: str, *rest: str) -> str:
-    prefix, plural = _COLLECTIONS[kind]
-    scope = ("namespaces", namespace) if namespace else ()
-    return "/" + "/".join((prefix, *scope, plural, *rest))
 
 
 def _plain(_: DynamicClient, data: Manifest) -> Manifest:

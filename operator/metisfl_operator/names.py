@@ -26,6 +26,11 @@ def controller_name(federation: str) -> str:
     return f"{federation}-{CONTROLLER}"
 
 
+def all_learners_name(federation: str) -> str:
+    """What concerns the learners of every group; no group's name can be the same, as two hyphens end none."""
+    return f"{federation}--learners"
+
+
 def learners_name(federation: str, group: str) -> str:
     """The StatefulSet of a learner group; its pods add an ordinal."""
     return f"{federation}-{group}"

@@ -18,6 +18,7 @@ from metisfl.spec.status import ConditionStatus, ConditionType
 from metisfl_operator.kube import Kube, KubeError
 from metisfl_operator.pokes import Key
 from metisfl_operator.reconcile.reasons import Reason
+from metisfl_operator.reconcile.reconciler import ours
 from metisfl_operator.reconcile.status import read_status
 from metisfl_operator.resources.metadata import Manifest
 
@@ -44,7 +45,7 @@ def seen(manifest: Mapping[str, Any]) -> Seen:
     status = read_status(dict(manifest))
     current = [c for c in status.conditions if c.observed_generation == generation]
     ended = {ConditionType.COMPLETE, ConditionType.FAILED, ConditionType.SUSPENDED}
-    quiet = any(
+    quiet = not ours(dict(manifest)) or any(
         (c.type in ended and c.status == ConditionStatus.TRUE) or c.reason == Reason.INVALID_SPEC for c in current
     )
     return Seen(generation, quiet)

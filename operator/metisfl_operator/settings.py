@@ -2,14 +2,44 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 PULL_POLICIES = ("Always", "IfNotPresent", "Never")
 
 
 class SettingsError(ValueError):
     """A setting that is missing or makes no sense."""
+
+
+@dataclass(frozen=True)
+class NetworkSettings:
+    """What NetworkPolicies allow beside what every federation needs, in Kubernetes' own words."""
+
+    http_from: tuple[dict[str, Any], ...] = ()
+    """Peers that may reach controllers' REST side and metrics, such as Prometheus; the operator always may."""
+    controller_egress: tuple[dict[str, Any], ...] = ()
+    """Rules; DNS is always allowed."""
+    learner_egress: tuple[dict[str, Any], ...] = ()
+    """Rules; DNS and the controller's gRPC port are always allowed."""
+
+    @classmethod
+    def parse(cls, text: str) -> NetworkSettings | None:
+        """From JSON such as {"httpFrom": […]}; None from an empty text. Raises SettingsError."""
+        if not text.strip():
+            return None
+        try:
+            found = json.loads(text)
+            parts = [tuple(found.pop(key, ())) for key in ("httpFrom", "controllerEgress", "learnerEgress")]
+        except (ValueError, AttributeError, TypeError) as error:
+            raise SettingsError(f"METISFL_NETWORK_POLICIES is not a JSON object of lists: {error}") from error
+        if found or not all(isinstance(entry, dict) for part in parts for entry in part):
+            raise SettingsError(
+                "METISFL_NETWORK_POLICIES may hold httpFrom, controllerEgress and learnerEgress, each a list of objects"
+            )
+        return cls(*parts)
 
 
 @dataclass(frozen=True)
@@ -23,6 +53,8 @@ class Settings:
     """Of the controller and the learners; the operator's own is an option of `kopf run`."""
     namespaces: tuple[str, ...] = ()
     """Those the operator serves; all of them when empty."""
+    network: NetworkSettings | None = None
+    """None: federations get no NetworkPolicies."""
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Settings:
@@ -40,6 +72,7 @@ class Settings:
             learner_image=_required(environment, "METISFL_LEARNER_IMAGE"),
             image_pull_policy=policy,
             log_format=log_format,
+            network=NetworkSettings.parse(environment.get("METISFL_NETWORK_POLICIES", "")),
             namespaces=tuple(part for part in environment.get("METISFL_NAMESPACES", "").split(",") if part),
         )
 

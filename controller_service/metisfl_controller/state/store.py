@@ -95,9 +95,12 @@ class Store:
 
     Without `checkpoints`, versions after the initial one get no file and nothing is synced: a controller that starts
     again begins at version 0. Benchmarks use that to time the rest of a round.
+
+    With `adopt`, the state of another federation becomes this one's: its models and history are gone on from, and if
+    it had ended, that is no more.
     """
 
-    def __init__(self, directory: Path, uid: str, name: str, checkpoints: bool = True) -> None:
+    def __init__(self, directory: Path, uid: str, name: str, checkpoints: bool = True, adopt: bool = False) -> None:
         self.directory = directory
         self._checkpoints = checkpoints
         try:
@@ -108,7 +111,7 @@ class Store:
             raise StateError(f"cannot use the state directory {directory}: {error}") from error
         try:
             self._open()
-            self._start(uid, name)
+            self._start(uid, name, adopt)
         except sqlite3.Error as error:
             os.close(self._lock)
             raise StateError(f"cannot use {directory / 'history.sqlite'}: {error}") from error
@@ -125,9 +128,15 @@ class Store:
         self._database.execute(f"PRAGMA synchronous = {'FULL' if self._checkpoints else 'OFF'}")
         self._database.executescript(files(__package__).joinpath("schema.sql").read_text())
 
-    def _start(self, uid: str, name: str) -> None:
+    def _start(self, uid: str, name: str, adopt: bool) -> None:
         row = self._one("SELECT uid FROM federation")
-        if row and row[0] != uid:
+        if row and row[0] != uid and adopt:
+            self._database.execute(
+                "UPDATE federation SET uid = ?, name = ?, started_at = NULL, state = '', reason = '', message = '', "
+                "completed_at = NULL, published_version = NULL",
+                (uid, name),
+            )
+        elif row and row[0] != uid:
             raise StateError(
                 f"{self.directory} holds another federation (uid {row[0]}, this one is {uid}): use an empty directory"
             )

@@ -6,11 +6,19 @@ from typing import Annotated
 
 from pydantic import Field
 
-from metisfl.spec.fields import Image, MemoryQuantity, ObjectName, PodPart, Quantity, SpecModel
+from metisfl.spec.fields import Image, MemoryQuantity, ObjectName, Quantity, SpecModel
+from metisfl.spec.pods import PodOptions
 
 
 class StorageSpec(SpecModel):
     """The volume that holds checkpoints and history."""
+
+    existing_claim: ObjectName | None = None
+    """Go on from this PersistentVolumeClaim, kept from an earlier federation or made from an archive, instead of
+    making one. The other fields are then for its owner to decide."""
+
+    retain: bool = False
+    """Keep the volume when the Federation is deleted, for another one to go on from with existingClaim."""
 
     size: Quantity = "1Gi"
     """Room for a few versions of the model and the history; it can grow where the storage class allows it."""
@@ -19,14 +27,15 @@ class StorageSpec(SpecModel):
     """By default the cluster's default class."""
 
 
-class ControllerSpec(SpecModel):
+class ControllerSpec(PodOptions):
     """The controller's pod."""
 
     image: Image | None = None
     """Controller image; by default the one the operator was installed with."""
 
-    resources: PodPart | None = None
-    """Requests and limits of the controller's container, as in a pod."""
+    protect_from_eviction: bool = False
+    """Keep the pod with a PodDisruptionBudget while the federation runs: `kubectl drain` then waits for its end. A
+    controller that is evicted goes on elsewhere after its last committed round, so this only saves time."""
 
     storage: StorageSpec = StorageSpec()
     threads: Annotated[int, Field(ge=1, le=1024)] | None = None

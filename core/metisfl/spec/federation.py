@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from metisfl.spec.aggregation import AggregationSpec
 from metisfl.spec.controller import ControllerSpec
@@ -27,6 +27,8 @@ from metisfl.spec.transport import TransportSpec
 API_GROUP = "metisfl.dev"
 API_VERSION = "v1alpha1"
 KIND = "Federation"
+MANAGER = "metisfl.dev/operator"
+MANAGER_PATTERN = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?/[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$"
 PLURAL = "federations"
 
 # Names of children add at most "-controller" and an ordinal; Kubernetes labels end at 63 characters.
@@ -59,7 +61,12 @@ class FederationSpec(SpecModel):
     security: SecuritySpec = SecuritySpec()
 
     suspend: bool = False
-    """Scale everything to zero and keep the volume; false again goes on at the same round."""
+    """Scale everything to zero and keep the volume; false again goes on at the same round. A federation that is created
+    suspended, as queues such as Kueue do it, starts no pod until then."""
+
+    managed_by: Annotated[str, StringConstraints(pattern=MANAGER_PATTERN, max_length=63)] = MANAGER
+    """Who acts on this object. Any other name than the default, such as kueue.x-k8s.io/multikueue, makes this operator
+    leave it alone, its status included."""
 
     ttl_seconds_after_finished: Annotated[int, Field(ge=0, le=31_536_000)] | None = None
     """Remove the controller's pod and Services this long after the end; the Federation and its volume stay."""

@@ -5,15 +5,17 @@ from __future__ import annotations
 from typing import Annotated
 
 from pydantic import Field
+from pydantic.alias_generators import to_camel
 
-from metisfl.spec.fields import GroupName, Image, LabelValue, Parameters, PodPart, SpecModel
+from metisfl.spec.fields import GroupName, Image, Parameters
+from metisfl.spec.pods import PodOptions
 from metisfl.spec.rule import Json, Rule
 
 # `<federation>-controller` is the controller's own StatefulSet.
 RESERVED_GROUP_NAME = "controller"
 
 
-class LearnerGroup(SpecModel):
+class LearnerGroup(PodOptions):
     """Learners of one site, hardware kind or data volume."""
 
     name: GroupName
@@ -36,18 +38,6 @@ class LearnerGroup(SpecModel):
     parameters: Parameters = {}
     """On top of spec.learner.parameters."""
 
-    resources: PodPart | None = None
-    """Requests and limits of each learner's container, as in a pod."""
-
-    volumes: Annotated[list[PodPart], Field(max_length=32)] = []
-    """Volumes of each learner's pod, as in a pod: the site's data."""
-
-    volume_mounts: Annotated[list[PodPart], Field(max_length=32)] = []
-    """Where the container sees those volumes, as in a pod."""
-
-    node_selector: Annotated[dict[str, LabelValue], Field(max_length=32)] = {}
-    """Labels of the nodes that may run these learners."""
-
     @property
     def size(self) -> int:
         """The most learners the group may have, and so its shares of the data."""
@@ -65,7 +55,7 @@ class LearnerGroup(SpecModel):
 
 
 # What describes a pod, and has no meaning for learners outside of the cluster.
-_POD_FIELDS = ("image", "resources", "volumes", "volumeMounts", "nodeSelector")
+_POD_FIELDS = ("image", *map(to_camel, PodOptions.model_fields))
 
 
 def _total_size(spec: Json) -> int:

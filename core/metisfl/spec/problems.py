@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from metisfl.spec import fields
+from metisfl.spec import fields, pods
 from metisfl.spec.paths import keys_of, model_at
 from metisfl.spec.rule import BrokenRulesError
 
@@ -27,6 +27,7 @@ _PATTERNS: dict[str, str] = {
     fields.MEMORY_PATTERN: "an amount of memory with its unit, such as '512Mi' or '4Gi'",
     fields.ENTRYPOINT_PATTERN: "module:Class, such as 'my_learner:MyLearner'",
     fields.METRIC_PATTERN: "letters, digits and '_', not starting with a digit, such as 'accuracy'",
+    pods.ENV_NAME_PATTERN: "letters, digits, '_', '.' and '-', not starting with a digit, such as 'HTTPS_PROXY'",
     fields.PARAMETER_KEY_PATTERN: "letters, digits, '_', '.' and '-', starting with a letter or '_', such as 'alpha'",
 }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from metisfl.spec import groups, selection, termination, training, transport
+from metisfl.spec import groups, pods, selection, termination, training, transport
 from metisfl.spec.rule import BrokenRulesError, Fixed, Json, Rule
 
 if TYPE_CHECKING:
@@ -32,16 +32,19 @@ RULES: tuple[Rule, ...] = (
     *training.RULES,
     *transport.RULES,
     *groups.RULES,
+    *pods.RULES,
 )
 
 # What has been trained depends on these; all else may change while a federation runs, from its next round on.
 FIXED: tuple[Fixed, ...] = (
     Fixed(("spec", "learner"), "entrypoint"),
     Fixed(("spec", "learner"), "partitions"),
+    Fixed(("spec",), "managedBy"),
     Fixed(("spec",), "initialModel"),
     Fixed(("spec", "protocol"), "type"),
     Fixed(("spec",), "aggregation"),
     Fixed(("spec",), "transport"),
+    Fixed(("spec", "controller", "storage"), "existingClaim"),
     Fixed(("spec", "controller", "storage"), "storageClassName"),
 )
 

@@ -8,12 +8,12 @@ from typing import Any
 from metisfl.spec import KIND
 from metisfl_operator.kube import Kube, KubeError
 from metisfl_operator.reconcile.observe import Observed, owned_by
-from metisfl_operator.reconcile.pods import Trouble
 from metisfl_operator.reconcile.reasons import Reason
+from metisfl_operator.reconcile.trouble import Trouble
 from metisfl_operator.resources.metadata import Manifest, Owner
 
 # The volume is never pruned: what was trained is worth more than tidiness.
-_PRUNED_KINDS = frozenset({"StatefulSet", "Service", "ConfigMap"})
+_PRUNED_KINDS = frozenset({"StatefulSet", "Service", "ConfigMap", "NetworkPolicy", "PodDisruptionBudget"})
 
 
 def apply(kube: Kube, owner: Owner, observed: Observed, manifests: Iterable[Manifest]) -> list[Trouble]:
@@ -72,11 +72,10 @@ def _conflict(kube: Kube, owner: Owner, kind: str, name: str) -> Trouble | None:
             f"{kind} {name}",
             "one of a deleted federation of this name is still there; waiting for it to go",
         )
-    return Trouble(
-        Reason.NAME_CONFLICT,
-        f"{kind} {name}",
-        "exists and is not this federation's; delete it, or choose another metadata.name",
-    )
+    way_out = "delete it, or choose another metadata.name"
+    if kind == "PersistentVolumeClaim":
+        way_out += ", or go on from it with controller.storage.existingClaim"
+    return Trouble(Reason.NAME_CONFLICT, f"{kind} {name}", f"exists and is not this federation's; {way_out}")
 
 
 def _prune(kube: Kube, observed: Observed, wanted: Iterable[Manifest]) -> None:

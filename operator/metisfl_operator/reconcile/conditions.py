@@ -15,8 +15,8 @@ from metisfl_operator import names
 from metisfl_operator.reconcile import pods
 from metisfl_operator.reconcile.lifecycle import Lifecycle
 from metisfl_operator.reconcile.observe import Observed
-from metisfl_operator.reconcile.pods import Trouble
 from metisfl_operator.reconcile.reasons import Reason
+from metisfl_operator.reconcile.trouble import Trouble
 from metisfl_operator.resources.metadata import Owner
 
 _SHOWN_CAUSES = 5

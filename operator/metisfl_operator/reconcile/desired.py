@@ -9,11 +9,13 @@ from metisfl_operator import names
 from metisfl_operator.partitions import PartitionPlan
 from metisfl_operator.reconcile.lifecycle import Lifecycle
 from metisfl_operator.reconcile.observe import Observed
-from metisfl_operator.resources.claim import PLAN_ANNOTATION, volume_claim
-from metisfl_operator.resources.configmap import config_map, controller_config
+from metisfl_operator.resources.claim import PLAN_ANNOTATION, claim_name, volume_claim
+from metisfl_operator.resources.configmap import config_map, controller_config, digest_of
 from metisfl_operator.resources.controller import controller_set
+from metisfl_operator.resources.disruption import disruption_budget
 from metisfl_operator.resources.learners import learner_set
 from metisfl_operator.resources.metadata import Manifest, Owner, stamped
+from metisfl_operator.resources.network import network_policies
 from metisfl_operator.resources.service import controller_service
 from metisfl_operator.settings import Settings
 
@@ -31,19 +33,33 @@ class Desired:
 
 def plan_for(federation: Federation, observed: Observed, owner: Owner) -> PartitionPlan:
     """The stored plan, extended where the spec has grown; a new one for a new federation. Raises PlanError."""
-    claim = observed.child("PersistentVolumeClaim", names.controller_name(owner.name))
-    if claim is None:
+    claim = observed.child("PersistentVolumeClaim", claim_name(owner.name, federation)) or {"metadata": {}}
+    stored = claim["metadata"].get("annotations", {}).get(PLAN_ANNOTATION)
+    if stored is None:
         return PartitionPlan.of(federation.spec)
-    stored = claim["metadata"].get("annotations", {}).get(PLAN_ANNOTATION, "")
     return PartitionPlan.parse(stored).extended(federation.spec.learner_groups)
 
 
-def desired(federation: Federation, owner: Owner, settings: Settings, plan: PartitionPlan, stage: Lifecycle) -> Desired:
+def desired(
+    federation: Federation,
+    owner: Owner,
+    settings: Settings,
+    plan: PartitionPlan,
+    stage: Lifecycle,
+    observed: Observed | None = None,
+) -> Desired:
+    controller = federation.spec.controller
     configuration = config_map(owner, controller_config(federation, owner), plan)
-    manifests = [volume_claim(owner, federation, plan), configuration]
+    manifests = [configuration]
+    if controller.storage.existing_claim is None:
+        manifests.insert(0, volume_claim(owner, federation, plan))
+    if settings.network is not None:
+        manifests += network_policies(owner, federation, settings.network)
     if stage is not Lifecycle.EXPIRED:
         manifests.append(controller_service(owner))
-    manifests.append(controller_set(owner, federation, settings, configuration["data"], stage.controller_replicas))
+    if controller.protect_from_eviction and stage is Lifecycle.RUNNING:
+        manifests.append(disruption_budget(owner))
+    manifests.append(controller_set(owner, federation, settings, stage.controller_replicas))
     learners, crowded = 0, {}
     for group in federation.spec.learner_groups:
         room = plan.room(group.name)
@@ -51,6 +67,23 @@ def desired(federation: Federation, owner: Owner, settings: Settings, plan: Part
             crowded[group.name] = room
         awaited = min(group.awaited, room) if stage.learners_run else 0
         learners += awaited
-        if not group.external:
-            manifests.append(learner_set(owner, federation, group, settings, awaited))
+        if group.external:
+            continue
+        if observed is not None and not _knows(observed, configuration):
+            awaited = min(awaited, _present(observed, names.learners_name(owner.name, group.name)))
+        manifests.append(learner_set(owner, federation, group, settings, awaited))
     return Desired([stamped(manifest) for manifest in manifests], learners, crowded)
+
+
+def _knows(observed: Observed, configuration: Manifest) -> bool:
+    """Whether the controller that runs has read this configuration; it refuses learners that it does not know of.
+
+    One that is yet to start reads it then, and one of an older release does not say.
+    """
+    document = observed.document
+    return document is None or document.configuration in ("", digest_of(configuration))
+
+
+def _present(observed: Observed, workload: str) -> int:
+    found = observed.child("StatefulSet", workload)
+    return int(found["spec"].get("replicas", 0)) if found else 0

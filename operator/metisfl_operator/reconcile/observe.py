@@ -10,9 +10,17 @@ from metisfl_operator import names
 from metisfl_operator.kube import Kube
 from metisfl_operator.progress import ProgressError, ProgressSource
 from metisfl_operator.reconcile import pods
+from metisfl_operator.resources.claim import held_by
 from metisfl_operator.resources.metadata import Manifest, Owner
 
-OWNED_KINDS = ("PersistentVolumeClaim", "ConfigMap", "Service", "StatefulSet")
+OWNED_KINDS = (
+    "PersistentVolumeClaim",
+    "ConfigMap",
+    "Service",
+    "StatefulSet",
+    "NetworkPolicy",
+    "PodDisruptionBudget",
+)
 
 
 @dataclass(frozen=True)
@@ -36,15 +44,19 @@ class Observed:
         return [e for e in self.events if e["involvedObject"].get("uid") == manifest["metadata"]["uid"]]
 
 
-def observe(kube: Kube, progress: ProgressSource, owner: Owner) -> Observed:
-    """Raises KubeError when the API server does not answer; a silent controller is part of the answer."""
+def observe(kube: Kube, progress: ProgressSource, owner: Owner, existing_claim: str | None) -> Observed:
+    """`existing_claim` is the name of a volume that is not a child, if there is one.
+
+    Raises KubeError when the API server does not answer; a silent controller is part of the answer."""
     selector = f"{names.LABEL_FEDERATION}={owner.name}"
     children = {
         (kind, child["metadata"]["name"]): {**child, "kind": kind}
         for kind in OWNED_KINDS
         for child in kube.list(kind, owner.namespace, labels=selector)
-        if owned_by(child, owner)
+        if owned_by(child, owner) or held_by(child, owner)
     }
+    if existing_claim and (claim := kube.get("PersistentVolumeClaim", owner.namespace, existing_claim)):
+        children["PersistentVolumeClaim", existing_claim] = claim
     found = kube.list("Pod", owner.namespace, labels=selector)
     document, no_answer = _ask_controller(progress, owner, children, found)
     return Observed(children, found, _events(kube, owner, children, found), document, no_answer)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 
 from metisfl_operator.names import LABEL_COMPONENT, LEARNER
 from metisfl_operator.reconcile.reasons import CONTROLLER_EXITS, LEARNER_EXITS, Reason
+from metisfl_operator.reconcile.trouble import Trouble
 from metisfl_operator.resources.metadata import Manifest
 
 _WAITING = {
@@ -25,19 +25,6 @@ _WAITING = {
 _VOLUME_EVENTS = {"FailedMount", "FailedAttachVolume"}
 _REJECTION_EVENTS = {"FailedCreate"}
 _MAX_WORDS = 600
-
-
-@dataclass(frozen=True)
-class Trouble:
-    """What keeps a pod or a workload from working: its name, and what is wrong with it."""
-
-    reason: Reason
-    subject: str
-    words: str
-
-    @property
-    def message(self) -> str:
-        return f"{self.subject}: {self.words}"
 
 
 def summary(troubles: Iterable[Trouble], most: int) -> list[str]:

@@ -10,19 +10,24 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from metisfl.spec import KIND, Federation, SpecError, parse_federation
+from metisfl.spec.federation import MANAGER
+from metisfl.spec.rules import changed_for_good
 from metisfl.spec.status import ConditionStatus, ConditionType, FederationStatus
+from metisfl_operator import names
 from metisfl_operator.kube import Kube, KubeError
-from metisfl_operator.partitions import PlanError
+from metisfl_operator.partitions import PartitionPlan, PlanError
 from metisfl_operator.progress import ProgressSource
+from metisfl_operator.reconcile.adoption import adopt
 from metisfl_operator.reconcile.apply import apply
 from metisfl_operator.reconcile.conditions import Situation, find, invalid_spec
 from metisfl_operator.reconcile.desired import Desired, desired, plan_for
 from metisfl_operator.reconcile.events import NORMAL, Notice, notices
 from metisfl_operator.reconcile.lifecycle import lifecycle
 from metisfl_operator.reconcile.observe import Observed, observe
-from metisfl_operator.reconcile.pods import Trouble
 from metisfl_operator.reconcile.reasons import Reason
 from metisfl_operator.reconcile.status import due, read_status, status_manifest, status_of
+from metisfl_operator.reconcile.trouble import Trouble
+from metisfl_operator.resources.configmap import accepted_federation
 from metisfl_operator.resources.event import event
 from metisfl_operator.resources.metadata import Manifest, Owner
 from metisfl_operator.settings import Settings
@@ -35,6 +40,11 @@ PATIENCE_SECONDS = 15.0
 
 class InvalidFederationError(Exception):
     """The spec is wrong, and its status says so: trying again makes no difference until somebody edits it."""
+
+
+def ours(manifest: Manifest) -> bool:
+    """Whether `spec.managedBy` leaves the object to this operator; it may be one that only another can read."""
+    return bool(manifest.get("spec", {}).get("managedBy", MANAGER) == MANAGER)
 
 
 def _now() -> datetime:
@@ -61,6 +71,8 @@ class Reconciler:
             self._written.pop(f"{namespace}/{name}", None)
             self._silent.pop(f"{namespace}/{name}", None)
             return
+        if not ours(manifest):
+            return
         owner = Owner(name, namespace, manifest["metadata"]["uid"])
         previous = read_status(manifest)
         try:
@@ -68,10 +80,17 @@ class Reconciler:
         except SpecError as error:
             self._report_invalid(owner, manifest, previous, error.problems)
             raise InvalidFederationError(str(error)) from error
-        self._report(owner, previous, self._pursue(owner, federation, previous))
+        existing_claim = federation.spec.controller.storage.existing_claim
+        observed = observe(self.kube, self.progress, owner, existing_claim)
+        accepted = accepted_federation(observed.child("ConfigMap", names.controller_name(name)))
+        if accepted is not None and (fixed := changed_for_good(accepted, federation)):
+            self._report_invalid(owner, manifest, previous, tuple(fixed))
+            raise InvalidFederationError("; ".join(fixed))
+        self._report(owner, previous, self._pursue(owner, federation, observed, previous))
 
-    def _pursue(self, owner: Owner, federation: Federation, previous: FederationStatus) -> FederationStatus:
-        observed = observe(self.kube, self.progress, owner)
+    def _pursue(
+        self, owner: Owner, federation: Federation, observed: Observed, previous: FederationStatus
+    ) -> FederationStatus:
         stage = lifecycle(federation, observed.document, previous, self.now())
         wanted, refused = Desired([], 0, {}), []
         try:
@@ -79,12 +98,21 @@ class Reconciler:
         except PlanError as error:
             refused.append(Trouble(Reason.PLAN_UNREADABLE, f"PersistentVolumeClaim of {owner.name}", str(error)))
         else:
-            wanted = desired(federation, owner, self.settings, plan, stage)
-            refused = apply(self.kube, owner, observed, wanted.manifests)
+            wanted = desired(federation, owner, self.settings, plan, stage, observed)
+            if trouble := self._adopt(owner, federation, observed, plan):
+                refused.append(trouble)
+            else:
+                refused = apply(self.kube, owner, observed, wanted.manifests)
         situation = Situation(
             owner, federation, stage, observed, wanted.learners, previous, self.now(), refused, wanted.crowded
         )
         return previous if self._bear_with(owner, observed, previous) else status_of(situation)
+
+    def _adopt(self, owner: Owner, federation: Federation, observed: Observed, plan: PartitionPlan) -> Trouble | None:
+        name = federation.spec.controller.storage.existing_claim
+        if name is None:
+            return None
+        return adopt(self.kube, owner, name, observed.child("PersistentVolumeClaim", name), plan)
 
     def _bear_with(self, owner: Owner, observed: Observed, previous: FederationStatus) -> bool:
         """Whether a controller that served a moment ago and gives no answer now is merely busy."""

@@ -1,4 +1,4 @@
-"""The controller's volume: checkpoints and history, kept until the Federation itself is deleted."""
+"""The controller's volume: checkpoints and history, kept until the Federation itself is deleted, or for longer."""
 
 from __future__ import annotations
 
@@ -8,6 +8,21 @@ from metisfl_operator.partitions import PartitionPlan
 from metisfl_operator.resources.metadata import Manifest, Owner, metadata
 
 PLAN_ANNOTATION = f"{API_GROUP}/partition-plan"
+HOLDER_ANNOTATION = f"{API_GROUP}/held-by"
+
+
+def holding(owner: Owner, plan: PartitionPlan) -> dict[str, str]:
+    """Annotations of a claim that a federation has and does not own: it survives the federation."""
+    return {PLAN_ANNOTATION: plan.text(), HOLDER_ANNOTATION: f"{owner.name}/{owner.uid}"}
+
+
+def held_by(claim: Manifest, owner: Owner) -> bool:
+    holder = claim["metadata"].get("annotations", {}).get(HOLDER_ANNOTATION)
+    return bool(holder == f"{owner.name}/{owner.uid}")
+
+
+def claim_name(federation_name: str, federation: Federation) -> str:
+    return federation.spec.controller.storage.existing_claim or names.controller_name(federation_name)
 
 
 def volume_claim(owner: Owner, federation: Federation, plan: PartitionPlan) -> Manifest:
@@ -18,6 +33,10 @@ def volume_claim(owner: Owner, federation: Federation, plan: PartitionPlan) -> M
     name = names.controller_name(owner.name)
     meta = metadata(owner, name, names.labels(owner.name, names.CONTROLLER))
     storage = federation.spec.controller.storage
+    annotations = {PLAN_ANNOTATION: plan.text()}
+    if storage.retain:
+        del meta["ownerReferences"]
+        annotations = holding(owner, plan)
     spec: Manifest = {
         "accessModes": ["ReadWriteOnce"],
         "resources": {"requests": {"storage": storage.size}},
@@ -27,6 +46,6 @@ def volume_claim(owner: Owner, federation: Federation, plan: PartitionPlan) -> M
     return {
         "apiVersion": "v1",
         "kind": "PersistentVolumeClaim",
-        "metadata": {**meta, "annotations": {PLAN_ANNOTATION: plan.text()}},
+        "metadata": {**meta, "annotations": annotations},
         "spec": spec,
     }

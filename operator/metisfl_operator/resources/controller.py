@@ -5,18 +5,20 @@ from __future__ import annotations
 from metisfl.spec import API_GROUP, Federation
 from metisfl_operator import names
 from metisfl_operator.resources import pod
+from metisfl_operator.resources.claim import claim_name
 from metisfl_operator.resources.metadata import Manifest, Owner, digest, metadata
 from metisfl_operator.settings import Settings
 
 CONFIG_ANNOTATION = f"{API_GROUP}/config"
 
 
-def controller_set(
-    owner: Owner, federation: Federation, settings: Settings, configuration: dict[str, str], replicas: int
-) -> Manifest:
-    """`configuration` is the ConfigMap's data: the pod is replaced when, and only when, it changes."""
+def controller_set(owner: Owner, federation: Federation, settings: Settings, replicas: int) -> Manifest:
+    """The pod is replaced when something changes that its process reads once; of the rest it reads the file again."""
     name = names.controller_name(owner.name)
     labels = names.labels(owner.name, names.CONTROLLER)
+    selector = names.selector_labels(owner.name, names.CONTROLLER)
+    spec = federation.spec
+    read_once = [spec.controller.memory_budget, spec.security.model_dump(mode="json")]
     return {
         "apiVersion": "apps/v1",
         "kind": "StatefulSet",
@@ -26,19 +28,26 @@ def controller_set(
             "serviceName": name,
             # With OrderedReady a pod that never became ready is not replaced when its cause is mended.
             "podManagementPolicy": "Parallel",
-            "selector": {"matchLabels": names.selector_labels(owner.name, names.CONTROLLER)},
-            "template": {
-                "metadata": {"labels": labels, "annotations": {CONFIG_ANNOTATION: digest(configuration)}},
-                "spec": pod.pod_spec(
+            "selector": {"matchLabels": selector},
+            "template": pod.template(
+                spec.controller,
+                labels,
+                {CONFIG_ANNOTATION: digest(read_once)},
+                pod.pod_spec(
                     _container(owner, federation, settings),
                     [
-                        {"name": pod.STATE_VOLUME, "persistentVolumeClaim": {"claimName": name}},
+                        {
+                            "name": pod.STATE_VOLUME,
+                            "persistentVolumeClaim": {"claimName": claim_name(owner.name, federation)},
+                        },
                         {"name": pod.CONFIG_VOLUME, "configMap": {"name": name}},
                         pod.scratch(),
+                        *spec.controller.volumes,
                     ],
                     grace_seconds=60,
                 ),
-            },
+                selector,
+            ),
         },
     }
 
@@ -50,18 +59,8 @@ def _container(owner: Owner, federation: Federation, settings: Settings) -> Mani
         spec.image or settings.controller_image,
         settings.image_pull_policy,
         command=["python", "-m", "metisfl_controller"],
-        env=pod.env(
-            METISFL_FEDERATION_FILE=f"{pod.CONFIG_DIRECTORY}/{names.CONFIG_FILE}",
-            METISFL_PARTITION_PLAN=f"{pod.CONFIG_DIRECTORY}/{names.PLAN_FILE}",
-            METISFL_FEDERATION_UID=owner.uid,
-            METISFL_STATE_DIR=pod.STATE_DIRECTORY,
-            METISFL_GRPC_ADDRESS=f"0.0.0.0:{names.GRPC_PORT}",
-            METISFL_HTTP_ADDRESS=f"0.0.0.0:{names.HTTP_PORT}",
-            METISFL_LOG_FORMAT=settings.log_format,
-            # Compiled kernels outlive the pod, so that a controller that was moved or killed is back in seconds.
-            NUMBA_CACHE_DIR=f"{pod.STATE_DIRECTORY}/numba",
-            METISFL_THREADS=None if spec.threads is None else str(spec.threads),
-        ),
+        env=pod.merged_env(_environment(owner, federation, settings), spec),
+        **pod.env_from(spec),
         ports=[
             {"name": "grpc", "containerPort": names.GRPC_PORT, "protocol": "TCP"},
             {"name": "http", "containerPort": names.HTTP_PORT, "protocol": "TCP"},
@@ -71,11 +70,29 @@ def _container(owner: Owner, federation: Federation, settings: Settings) -> Mani
             pod.mount(pod.STATE_VOLUME, pod.STATE_DIRECTORY),
             pod.mount(pod.CONFIG_VOLUME, pod.CONFIG_DIRECTORY, read_only=True),
             pod.mount(pod.SCRATCH_VOLUME, pod.SCRATCH_DIRECTORY),
+            *spec.volume_mounts,
         ],
         # Kernels are compiled before the first answer, which takes its time on a busy node.
         startupProbe=_probe("/healthz", period=5, failures=60),
         livenessProbe=_probe("/healthz", period=20, failures=6),
         readinessProbe=_probe("/readyz", period=5, failures=3),
+    )
+
+
+def _environment(owner: Owner, federation: Federation, settings: Settings) -> list[Manifest]:
+    spec = federation.spec.controller
+    return pod.env(
+        METISFL_FEDERATION_FILE=f"{pod.CONFIG_DIRECTORY}/{names.CONFIG_FILE}",
+        METISFL_PARTITION_PLAN=f"{pod.CONFIG_DIRECTORY}/{names.PLAN_FILE}",
+        METISFL_FEDERATION_UID=owner.uid,
+        METISFL_STATE_DIR=pod.STATE_DIRECTORY,
+        METISFL_ADOPT_STATE="true" if spec.storage.existing_claim else None,
+        METISFL_GRPC_ADDRESS=f"0.0.0.0:{names.GRPC_PORT}",
+        METISFL_HTTP_ADDRESS=f"0.0.0.0:{names.HTTP_PORT}",
+        METISFL_LOG_FORMAT=settings.log_format,
+        # Compiled kernels outlive the pod, so that a controller that was moved or killed is back in seconds.
+        NUMBA_CACHE_DIR=f"{pod.STATE_DIRECTORY}/numba",
+        METISFL_THREADS=None if spec.threads is None else str(spec.threads),
     )
 
 

@@ -20,7 +20,7 @@ def learner_set(
     volumes = [{"name": pod.STATE_VOLUME, "emptyDir": {}}, pod.scratch(), *group.volumes]
     if source is not None:
         volumes.append({"name": pod.SOURCE_VOLUME, "configMap": {"name": source.name}})
-    selection = {"nodeSelector": group.node_selector} if group.node_selector else {}
+    selector = names.selector_labels(owner.name, names.LEARNER, group.name)
     return {
         "apiVersion": "apps/v1",
         "kind": "StatefulSet",
@@ -29,13 +29,14 @@ def learner_set(
             "replicas": replicas,
             "serviceName": names.controller_name(owner.name),
             "podManagementPolicy": "Parallel",
-            "selector": {"matchLabels": names.selector_labels(owner.name, names.LEARNER, group.name)},
-            "template": {
-                "metadata": {"labels": labels},
-                "spec": pod.pod_spec(
-                    _container(owner, federation, group, settings), volumes, grace_seconds=30, **selection
-                ),
-            },
+            "selector": {"matchLabels": selector},
+            "template": pod.template(
+                group,
+                labels,
+                {},
+                pod.pod_spec(_container(owner, federation, group, settings), volumes, grace_seconds=30),
+                selector,
+            ),
         },
     }
 
@@ -54,23 +55,29 @@ def _container(owner: Owner, federation: Federation, group: LearnerGroup, settin
         group.image or settings.learner_image,
         settings.image_pull_policy,
         command=["python", "-m", "metisfl_learner"],
-        env=[
-            *pod.env(
-                METISFL_CONTROLLER=names.endpoint(owner.name, owner.namespace),
-                METISFL_ENTRYPOINT=learner.entrypoint,
-                METISFL_LEARNER_GROUP=group.name,
-                METISFL_STATE_DIR=pod.STATE_DIRECTORY,
-                METISFL_PARK_AFTER_STOP="true",
-                METISFL_TERMINATION_LOG=_TERMINATION_LOG,
-                METISFL_LOG_FORMAT=settings.log_format,
-                PYTHONPATH=None if learner.source_ref is None else pod.SOURCE_DIRECTORY,
-                # Frameworks ask for both, and the user of the pod has neither in the image.
-                HOME=pod.SCRATCH_DIRECTORY,
-                USER="metisfl",
-            ),
-            {"name": "METISFL_POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
-        ],
+        env=pod.merged_env(_environment(owner, federation, group, settings), group),
+        **pod.env_from(group),
         resources=group.resources or pod.DEFAULT_RESOURCES,
         volumeMounts=mounts,
         terminationMessagePath=_TERMINATION_LOG,
     )
+
+
+def _environment(owner: Owner, federation: Federation, group: LearnerGroup, settings: Settings) -> list[Manifest]:
+    learner = federation.spec.learner
+    return [
+        *pod.env(
+            METISFL_CONTROLLER=names.endpoint(owner.name, owner.namespace),
+            METISFL_ENTRYPOINT=learner.entrypoint,
+            METISFL_LEARNER_GROUP=group.name,
+            METISFL_STATE_DIR=pod.STATE_DIRECTORY,
+            METISFL_PARK_AFTER_STOP="true",
+            METISFL_TERMINATION_LOG=_TERMINATION_LOG,
+            METISFL_LOG_FORMAT=settings.log_format,
+            PYTHONPATH=None if learner.source_ref is None else pod.SOURCE_DIRECTORY,
+            # Frameworks ask for both, and the user of the pod has neither in the image.
+            HOME=pod.SCRATCH_DIRECTORY,
+            USER="metisfl",
+        ),
+        {"name": "METISFL_POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
+    ]

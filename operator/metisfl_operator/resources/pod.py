@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
+from metisfl.spec.pods import PodOptions
 from metisfl_operator.resources.metadata import Manifest
 
 USER = 10001
@@ -19,6 +21,14 @@ SOURCE_VOLUME = "metisfl-source"
 SCRATCH_VOLUME = "metisfl-scratch"
 
 DEFAULT_RESOURCES: Manifest = {"requests": {"cpu": "50m", "memory": "128Mi"}}
+
+RESTRICTED: Manifest = {
+    "allowPrivilegeEscalation": False,
+    "readOnlyRootFilesystem": True,
+    "runAsNonRoot": True,
+    "capabilities": {"drop": ["ALL"]},
+}
+"""Of every container, by the Pod Security Standard of that name, and a little stricter."""
 
 
 def env(**variables: str | None) -> list[Manifest]:
@@ -41,17 +51,59 @@ def container(name: str, image: str, pull_policy: str, **fields: Any) -> Manifes
         "imagePullPolicy": pull_policy,
         # A crash is explained by its own words, also when the process had no time to write them down.
         "terminationMessagePolicy": "FallbackToLogsOnError",
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "readOnlyRootFilesystem": True,
-            "runAsNonRoot": True,
-            "capabilities": {"drop": ["ALL"]},
-        },
+        "securityContext": RESTRICTED,
         **fields,
     }
 
 
-def pod_spec(container: Manifest, volumes: list[Manifest], grace_seconds: int, **fields: Any) -> Manifest:
+def template(
+    options: PodOptions,
+    labels: Mapping[str, str],
+    annotations: Mapping[str, str],
+    spec: Manifest,
+    selector: Mapping[str, str],
+) -> Manifest:
+    """A StatefulSet's pod template: what the product needs, and what the options ask for beside it."""
+    notes = {**options.pod_annotations, **annotations}
+    return {
+        "metadata": {"labels": {**options.pod_labels, **labels}, **({"annotations": notes} if notes else {})},
+        "spec": {**spec, **_placement(options, selector)},
+    }
+
+
+def merged_env(own: list[Manifest], options: PodOptions) -> list[Manifest]:
+    """The product's variables and the user's, who may replace those that are not METISFL_ (a rule of the spec)."""
+    theirs = {var.name: var.model_dump(by_alias=True, exclude_none=True) for var in options.env}
+    return [*(entry for entry in own if entry["name"] not in theirs), *theirs.values()]
+
+
+def env_from(options: PodOptions) -> Manifest:
+    return {"envFrom": options.env_from} if options.env_from else {}
+
+
+def _placement(options: PodOptions, selector: Mapping[str, str]) -> Manifest:
+    """Where pods run and with whose rights; only what was asked for."""
+    found = {
+        "nodeSelector": options.node_selector,
+        "affinity": options.affinity,
+        "tolerations": options.tolerations,
+        "topologySpreadConstraints": [
+            {"labelSelector": {"matchLabels": dict(selector)}, **constraint}
+            for constraint in options.topology_spread_constraints
+        ],
+        "priorityClassName": options.priority_class_name,
+        "runtimeClassName": options.runtime_class_name,
+        "serviceAccountName": options.service_account_name,
+        "imagePullSecrets": [{"name": secret.name} for secret in options.image_pull_secrets],
+        "initContainers": [
+            {**each, "securityContext": {**RESTRICTED, **each.get("securityContext", {})}}
+            for each in options.init_containers
+        ],
+    }
+    return {key: value for key, value in found.items() if value}
+
+
+def pod_spec(container: Manifest, volumes: list[Manifest], grace_seconds: int) -> Manifest:
     """One container, no service-account token, no environment of other Services."""
     return {
         "automountServiceAccountToken": False,
@@ -67,5 +119,4 @@ def pod_spec(container: Manifest, volumes: list[Manifest], grace_seconds: int, *
         },
         "containers": [container],
         "volumes": volumes,
-        **fields,
     }

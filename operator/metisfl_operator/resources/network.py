@@ -1,0 +1,75 @@
+"""NetworkPolicies: who may talk to a federation's pods, and with whom its pods may talk.
+
+They have an effect where the cluster's network enforces them; elsewhere they do no harm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from metisfl.spec import Federation
+from metisfl_operator import names
+from metisfl_operator.resources.metadata import Manifest, Owner, metadata
+from metisfl_operator.settings import NetworkSettings
+
+_DNS: Manifest = {"ports": [{"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP"}]}
+# A namespace has no label to know it by before Kubernetes 1.21, so the operator is known by its own labels anywhere.
+_OPERATOR: Manifest = {
+    "namespaceSelector": {},
+    "podSelector": {"matchLabels": {"app.kubernetes.io/name": "metisfl-operator"}},
+}
+
+
+def network_policies(owner: Owner, federation: Federation, settings: NetworkSettings) -> list[Manifest]:
+    """One for the controller and one for all learners."""
+    controller = names.selector_labels(owner.name, names.CONTROLLER)
+    learners = names.selector_labels(owner.name, names.LEARNER)
+    learner_pods = [{"podSelector": {"matchLabels": learners}}]
+    return [
+        _policy(
+            owner,
+            names.CONTROLLER,
+            controller,
+            ingress=[
+                _from(learner_pods, names.GRPC_PORT),
+                _from([_OPERATOR, *settings.http_from], names.HTTP_PORT),
+            ],
+            egress=[_DNS, *settings.controller_egress],
+        ),
+        _policy(
+            owner,
+            names.LEARNER,
+            learners,
+            ingress=[],
+            egress=[
+                _DNS,
+                {"to": [{"podSelector": {"matchLabels": controller}}], "ports": [_tcp(names.GRPC_PORT)]},
+                *settings.learner_egress,
+            ],
+        ),
+    ]
+
+
+def _policy(
+    owner: Owner, component: str, selector: Manifest, ingress: Iterable[Manifest], egress: Iterable[Manifest]
+) -> Manifest:
+    name = names.controller_name(owner.name) if component == names.CONTROLLER else names.all_learners_name(owner.name)
+    return {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": metadata(owner, name, names.labels(owner.name, component)),
+        "spec": {
+            "podSelector": {"matchLabels": selector},
+            "policyTypes": ["Ingress", "Egress"],
+            "ingress": list(ingress),
+            "egress": list(egress),
+        },
+    }
+
+
+def _from(peers: list[Manifest], port: int) -> Manifest:
+    return {"from": peers, "ports": [_tcp(port)]}
+
+
+def _tcp(port: int) -> Manifest:
+    return {"port": port, "protocol": "TCP"}
