@@ -27,7 +27,7 @@ def controller_name(federation: str) -> str:
 
 
 def all_learners_name(federation: str) -> str:
-    """What concerns the learners of every group; no group's name can be the same, as two hyphens end none."""
+    """What concerns the learners of every group. No group's name is the same: none begins with a hyphen."""
     return f"{federation}--learners"
 
 

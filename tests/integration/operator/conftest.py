@@ -16,6 +16,7 @@ import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,10 @@ import yaml
 from kubernetes import client, config
 
 from metisfl.spec.crd import crd
+from metisfl_operator.kube import KubeClient
+from metisfl_operator.reconcile.reconciler import Reconciler
+from metisfl_operator.settings import NetworkSettings, Settings
+from tests.integration.operator.world import Controller, World
 
 BINARIES = Path(os.environ.get("KUBEBUILDER_ASSETS", "/var/tmp/metisfl-cluster/bin"))
 TOKEN = "admin-token"
@@ -274,7 +279,12 @@ class Namespace:
     name: str
 
     def path(self, kind: str, name: str = "") -> str:
-        groups = {"federations": "/apis/metisfl.dev/v1alpha1", "statefulsets": "/apis/apps/v1"}
+        groups = {
+            "federations": "/apis/metisfl.dev/v1alpha1",
+            "statefulsets": "/apis/apps/v1",
+            "networkpolicies": "/apis/networking.k8s.io/v1",
+            "poddisruptionbudgets": "/apis/policy/v1beta1",  # 1.20 has no other
+        }
         return f"{groups.get(kind, '/api/v1')}/namespaces/{self.name}/{kind}" + (f"/{name}" if name else "")
 
     def create(self, kind: str, manifest: dict[str, Any]) -> dict[str, Any]:
@@ -358,3 +368,15 @@ def namespace(control_plane: Server, request: pytest.FixtureRequest) -> Iterator
     eventually("the default service account", lambda: made.find("serviceaccounts", "default"))
     yield made
     control_plane.request("DELETE", f"/api/v1/namespaces/{name}")
+
+
+@pytest.fixture
+def world(namespace: Any, api_client: client.ApiClient) -> World:
+    controller = Controller()
+    settings = Settings("example.test/controller:1", "example.test/learner:1", network=NetworkSettings())
+    clock = [datetime(2024, 5, 1, 10, 0, 0, tzinfo=UTC)]
+    now: Callable[[], datetime] = lambda: clock[0]  # noqa: E731
+    reconciler = Reconciler(
+        KubeClient.over(api_client), controller, settings, now=now, monotonic=lambda: clock[0].timestamp()
+    )
+    return World(namespace, reconciler, controller, clock)
