@@ -65,7 +65,7 @@ def _container(owner: Owner, federation: Federation, settings: Settings) -> Mani
             {"name": "grpc", "containerPort": names.GRPC_PORT, "protocol": "TCP"},
             {"name": "http", "containerPort": names.HTTP_PORT, "protocol": "TCP"},
         ],
-        resources=spec.resources or pod.DEFAULT_RESOURCES,
+        resources=pod.resources(spec.resources),
         volumeMounts=[
             pod.mount(pod.STATE_VOLUME, pod.STATE_DIRECTORY),
             pod.mount(pod.CONFIG_VOLUME, pod.CONFIG_DIRECTORY, read_only=True),

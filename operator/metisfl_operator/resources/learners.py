@@ -57,7 +57,7 @@ def _container(owner: Owner, federation: Federation, group: LearnerGroup, settin
         command=["python", "-m", "metisfl_learner"],
         env=pod.merged_env(_environment(owner, federation, group, settings), group),
         **pod.env_from(group),
-        resources=group.resources or pod.DEFAULT_RESOURCES,
+        resources=pod.resources(group.resources),
         volumeMounts=mounts,
         terminationMessagePath=_TERMINATION_LOG,
     )

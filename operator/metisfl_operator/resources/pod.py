@@ -77,6 +77,14 @@ def merged_env(own: list[Manifest], options: PodOptions) -> list[Manifest]:
     return [*(entry for entry in own if entry["name"] not in theirs), *theirs.values()]
 
 
+def resources(given: Manifest | None) -> Manifest:
+    """Requests and limits with every amount as text: API servers of some versions refuse numbers when they merge."""
+    return {
+        key: {name: str(amount) for name, amount in value.items()} if key in ("limits", "requests") else value
+        for key, value in (DEFAULT_RESOURCES if given is None else given).items()
+    }
+
+
 def env_from(options: PodOptions) -> Manifest:
     return {"envFrom": options.env_from} if options.env_from else {}
 
@@ -96,7 +104,11 @@ def _placement(options: PodOptions, selector: Mapping[str, str]) -> Manifest:
         "serviceAccountName": options.service_account_name,
         "imagePullSecrets": [{"name": secret.name} for secret in options.image_pull_secrets],
         "initContainers": [
-            {**each, "securityContext": {**RESTRICTED, **each.get("securityContext", {})}}
+            {
+                **each,
+                "resources": resources(each.get("resources", {})),
+                "securityContext": {**RESTRICTED, **each.get("securityContext", {})},
+            }
             for each in options.init_containers
         ],
     }

@@ -60,20 +60,20 @@ def test_what_is_fixed_is_refused_by_the_operator_where_servers_know_no_cel(
 def test_learners_are_added_once_the_controller_knows_of_them(world: World) -> None:
     world.start(learner={"entrypoint": "pkg.mod:Class", "partitions": 9})
     world.controller.says(FederationState.TRAINING, configuration=configuration(world))
-    world.edit(learnerGroups=[{"name": "a", "replicas": 3}, {"name": "c"}])
+    world.edit(learnerGroups=[{"name": "b", "replicas": 3}, {"name": "c"}])
     world.later()
     world.reconcile()
-    assert world.replicas() == {"demo-a": 2, "demo-c": 0, "demo-controller": 1}
+    assert world.replicas() == {"demo-b": 1, "demo-c": 0, "demo-controller": 1}
     assert world.status()["learners"]["desired"] == 4
     world.controller.says(FederationState.TRAINING, configuration=configuration(world))
     world.later()
     world.reconcile()
-    assert world.replicas() == {"demo-a": 3, "demo-c": 1, "demo-controller": 1}
+    assert world.replicas() == {"demo-b": 3, "demo-c": 1, "demo-controller": 1}
     # Those that go need nobody's leave.
-    world.edit(learnerGroups=[{"name": "a", "replicas": 1}, {"name": "c"}])
+    world.edit(learnerGroups=[{"name": "b", "replicas": 1}, {"name": "c"}])
     world.later()
     world.reconcile()
-    assert world.replicas() == {"demo-a": 1, "demo-c": 1, "demo-controller": 1}
+    assert world.replicas() == {"demo-b": 1, "demo-c": 1, "demo-controller": 1}
 
 
 def test_pod_options_reach_the_pods(world: World) -> None:
