@@ -79,9 +79,10 @@ def merged_env(own: list[Manifest], options: PodOptions) -> list[Manifest]:
 
 def resources(given: Manifest | None) -> Manifest:
     """Requests and limits with every amount as text: API servers of some versions refuse numbers when they merge."""
+    found = DEFAULT_RESOURCES if given is None else given
     return {
-        key: {name: str(amount) for name, amount in value.items()} if key in ("limits", "requests") else value
-        for key, value in (DEFAULT_RESOURCES if given is None else given).items()
+        key: {name: str(amount) for name, amount in value.items()} if isinstance(value, dict) else value
+        for key, value in found.items()
     }
 
 

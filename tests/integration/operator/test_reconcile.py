@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from metisfl.api import FederationState, GlobalModel, MetricValue, RoundProgress
+from metisfl.api import FederationState, GlobalModel, LearnerDocument, MetricValue, RoundProgress
 from metisfl_operator.reconcile.reconciler import InvalidFederationError
-from tests.integration.operator.world import PODS, World
+from tests.integration.operator.world import FEDERATION, PODS, World
 
 
 def test_a_new_federation_gets_its_children(world: World) -> None:

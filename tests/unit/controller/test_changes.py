@@ -149,7 +149,7 @@ async def test_an_edit_is_handed_over_once(files: ConfigurationFiles) -> None:
         assert changed.federation.spec.termination.max_rounds == 7
         assert changed.digest == files.digest()
         write(files, replicas=3)
-        assert (await found.get()).federation.spec.total_replicas == 3
+        assert (await found.get()).federation.spec.learner_groups[0].replicas == 3
         assert found.empty()
 
 
@@ -169,7 +169,7 @@ async def test_what_cannot_be_is_told_and_not_used(
         while not caplog.messages:  # noqa: ASYNC110 - a log tells nobody
             await asyncio.sleep(0.01)
         write(files, replicas=1)
-        assert (await found.get()).federation.spec.total_replicas == 1
+        assert (await found.get()).federation.spec.learner_groups[0].replicas == 1
         assert found.empty()
     (message, *_) = caplog.messages
     assert told in message
