@@ -55,6 +55,7 @@ def _raise_open_files() -> None:
 async def _run(settings: Settings) -> int:
     # After the environment is ready for Numba.
     from metisfl.spec import SpecError
+    from metisfl_controller.security.credentials import CredentialsError
     from metisfl_controller.service import serve
     from metisfl_controller.state.store import StateError
 
@@ -64,7 +65,7 @@ async def _run(settings: Settings) -> int:
         asyncio.get_running_loop().add_signal_handler(signum, stop.set)
     try:
         await serve(settings, log, stop)
-    except SettingsError as error:
+    except (SettingsError, CredentialsError) as error:
         log.error("%s", error)
         return 2
     except SpecError as error:

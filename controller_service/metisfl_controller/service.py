@@ -14,6 +14,7 @@ from pathlib import Path
 import grpc
 import uvicorn
 from prometheus_client import CollectorRegistry
+from starlette.types import ASGIApp
 
 from metisfl.logs import ContextLogger
 from metisfl.spec import Federation
@@ -23,9 +24,11 @@ from metisfl_controller.aggregation.engine import Engine
 from metisfl_controller.aggregation.memory import ModelMemory, default_budget
 from metisfl_controller.clock import steady_clock
 from metisfl_controller.conductor.conductor import Conductor
-from metisfl_controller.configuration import ConfigurationFiles, follow
+from metisfl_controller.configuration import Configuration, ConfigurationFiles, follow
 from metisfl_controller.memory_limit import available_memory
 from metisfl_controller.metrics import ControllerMetrics
+from metisfl_controller.security.api import TokenGuard, security_routes, token_source
+from metisfl_controller.security.setup import Security
 from metisfl_controller.server.rest import build_app
 from metisfl_controller.server.servicer import Servicer
 from metisfl_controller.server.upload_call import UploadCall
@@ -48,6 +51,7 @@ class _RestServer(uvicorn.Server):
 async def serve(settings: Settings, log: ContextLogger, stop: asyncio.Event) -> None:
     """Run until `stop` is set. Raises SettingsError, SpecError, StateError, OSError (an address in use), RuntimeError
     (no OpenMP)."""
+    clock = steady_clock()
     files = ConfigurationFiles(settings.federation_file, settings.partition_plan)
     configuration = files.read()
     federation = configuration.federation
@@ -65,18 +69,30 @@ async def serve(settings: Settings, log: ContextLogger, stop: asyncio.Event) -> 
         uploads=Uploads(memory, log),
         memory=memory,
         metrics=ControllerMetrics(CollectorRegistry(), federation.metadata.name),
-        clock=steady_clock(),
+        clock=clock,
         log=log,
     )
     try:
         await conductor.start()
         _spare_what_stays()
         log.info("kernels are compiled", extra={"threads": settings.threads})
-        following = asyncio.create_task(follow(files, configuration, conductor.amend, log))
+        security = Security.open(settings, federation.spec, uid, clock, log)
+
+        def amend(changed: Configuration) -> None:
+            security.amend(settings, changed.federation.spec)
+            conductor.amend(changed)
+            conductor.attendance.shut_out(security.ledger.revoked)
+
+        beside = [
+            asyncio.create_task(follow(files, configuration, amend, log)),
+            asyncio.create_task(security.audit.run()),
+        ]
         try:
-            await _serve_until_stopped(conductor, settings, log, stop)
+            await _serve_until_stopped(conductor, security, settings, log, stop)
         finally:
-            following.cancel()
+            for task in beside:
+                task.cancel()
+            await security.close()
     finally:
         await conductor.close()
 
@@ -90,14 +106,16 @@ def _spare_what_stays() -> None:
 
 
 async def _serve_until_stopped(
-    conductor: Conductor, settings: Settings, log: ContextLogger, stop: asyncio.Event
+    conductor: Conductor, security: Security, settings: Settings, log: ContextLogger, stop: asyncio.Event
 ) -> None:
     with contextlib.ExitStack() as undo:
         listener = undo.enter_context(_listen(settings.http_address))
-        grpc_server, grpc_address = await _start_grpc(conductor, settings.grpc_address, log)
+        grpc_server, grpc_address = await _start_grpc(conductor, security, settings.grpc_address)
         undo.pop_all()
     http_address = Address(settings.http_address.host, listener.getsockname()[1])
-    rest = _RestServer(uvicorn.Config(build_app(conductor), log_config=None, access_log=False, lifespan="off"))
+    rest = _RestServer(
+        uvicorn.Config(_rest_app(conductor, security, settings), log_config=None, access_log=False, lifespan="off")
+    )
     rest_task = asyncio.create_task(rest.serve(sockets=[listener]))
     conducting = asyncio.create_task(conductor.run())
     stopping = asyncio.create_task(stop.wait())
@@ -117,24 +135,32 @@ async def _serve_until_stopped(
         await asyncio.wait({rest_task}, timeout=SHUTDOWN_SECONDS)
 
 
-async def _start_grpc(conductor: Conductor, address: Address, log: ContextLogger) -> tuple[grpc.aio.Server, Address]:
+def _rest_app(conductor: Conductor, security: Security, settings: Settings) -> ASGIApp:
+    """Raises SettingsError when there should be a token and is none."""
+    app = build_app(conductor)
+    app.include_router(security_routes(security))
+    return TokenGuard(app, token_source(settings.api_token_file)) if settings.api_token_file else app
+
+
+async def _start_grpc(conductor: Conductor, security: Security, address: Address) -> tuple[grpc.aio.Server, Address]:
     server = grpc.aio.server(options=rpc.SERVER_OPTIONS)
-    servicer = Servicer(conductor, log)
+    servicer = Servicer(conductor, security.gate, security.audit)
     server.add_generic_rpc_handlers(
         (
             rpc.generic_handler(
                 {
+                    rpc.ENROLL.name: security.enroll,
                     rpc.JOIN.name: servicer.join,
                     rpc.TASKS.name: servicer.tasks,
                     rpc.DOWNLOAD.name: servicer.download,
-                    rpc.UPLOAD.name: UploadCall(conductor).serve,
+                    rpc.UPLOAD.name: UploadCall(conductor, security.gate).serve,
                     rpc.LEAVE.name: servicer.leave,
                 }
             ),
         )
     )
     try:
-        port = server.add_insecure_port(str(address))
+        port = security.listen(server, str(address))
     except RuntimeError as error:
         await server.stop(None)
         raise OSError(f"cannot listen on {address} for gRPC: {error}") from error

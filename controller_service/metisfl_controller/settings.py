@@ -50,6 +50,10 @@ class Settings:
     partition_plan: Path | None = None
     federation_uid: str | None = None
     endpoint_file: Path | None = None
+    tls_dir: Path | None = None
+    certificate_seconds: int | None = None
+    announced_pods: bool = False
+    api_token_file: Path | None = None
     log_format: LogFormat = "json"
     log_level: str = "INFO"
 
@@ -66,25 +70,30 @@ class Settings:
                 raise SettingsError(f"{name} is not set")
             return found
 
+        def flag(name: str, default: bool) -> bool:
+            text = environment.get(name) or str(default).lower()
+            if text not in ("true", "false"):
+                raise SettingsError(f"{name}={text}: expected true or false")
+            return text == "true"
+
+        def number(name: str, above: int) -> int | None:
+            text = environment.get(name, "")
+            if text and not (_is_number(text) and int(text) > above):
+                raise SettingsError(f"{name}={text}: expected a number above {above}")
+            return int(text) if text else None
+
         log_format = environment.get("METISFL_LOG_FORMAT", "json")
         if log_format not in ("json", "text"):
             raise SettingsError(f"METISFL_LOG_FORMAT={log_format}: expected json or text")
         log_level = environment.get("METISFL_LOG_LEVEL", "INFO").upper()
         if log_level not in _LEVELS:
             raise SettingsError(f"METISFL_LOG_LEVEL={log_level}: expected one of {', '.join(_LEVELS)}")
-        threads = environment.get("METISFL_THREADS", "")
-        if threads and not (_is_number(threads) and int(threads) > 0):
-            raise SettingsError(f"METISFL_THREADS={threads}: expected a number above 0")
-        lease = environment.get("METISFL_LEASE_SECONDS") or str(LEASE_SECONDS)
-        if not (_is_number(lease) and int(lease) > 1):
-            raise SettingsError(f"METISFL_LEASE_SECONDS={lease}: expected a number above 1")
-        checkpoints = environment.get("METISFL_CHECKPOINTS") or "true"
-        if checkpoints not in ("true", "false"):
-            raise SettingsError(f"METISFL_CHECKPOINTS={checkpoints}: expected true or false")
-        adopt = environment.get("METISFL_ADOPT_STATE") or "false"
-        if adopt not in ("true", "false"):
-            raise SettingsError(f"METISFL_ADOPT_STATE={adopt}: expected true or false")
-        cpus = available_cpus()
+        token_file, announced_pods = path("METISFL_API_TOKEN_FILE"), flag("METISFL_ANNOUNCED_PODS", False)
+        if announced_pods and token_file is None:
+            raise SettingsError(
+                "METISFL_ANNOUNCED_PODS is true and METISFL_API_TOKEN_FILE is not set: anybody could announce pods"
+            )
+        threads, cpus = number("METISFL_THREADS", 0), available_cpus()
         return cls(
             federation_file=required("METISFL_FEDERATION_FILE"),
             state_dir=required("METISFL_STATE_DIR"),
@@ -92,13 +101,17 @@ class Settings:
                 "METISFL_GRPC_ADDRESS", environment.get("METISFL_GRPC_ADDRESS", "0.0.0.0:50051")
             ),
             http_address=Address.parse("METISFL_HTTP_ADDRESS", environment.get("METISFL_HTTP_ADDRESS", "0.0.0.0:8080")),
-            threads=min(int(threads), cpus) if threads else cpus,
-            lease_seconds=int(lease),
-            checkpoints=checkpoints == "true",
-            adopt_state=adopt == "true",
+            threads=min(threads or cpus, cpus),
+            lease_seconds=number("METISFL_LEASE_SECONDS", 1) or LEASE_SECONDS,
+            checkpoints=flag("METISFL_CHECKPOINTS", True),
+            adopt_state=flag("METISFL_ADOPT_STATE", False),
             partition_plan=path("METISFL_PARTITION_PLAN"),
             federation_uid=environment.get("METISFL_FEDERATION_UID") or None,
             endpoint_file=path("METISFL_ENDPOINT_FILE"),
+            tls_dir=path("METISFL_TLS_DIR"),
+            certificate_seconds=number("METISFL_CERTIFICATE_SECONDS", 0),
+            announced_pods=announced_pods,
+            api_token_file=token_file,
             log_format=cast(LogFormat, log_format),
             log_level=log_level,
         )

@@ -38,7 +38,7 @@ def main() -> int:
 
 
 def _run(settings: Settings, worker: Worker) -> ExitCode:
-    log = logs.logger(__name__, learner=f"{settings.group}-{settings.ordinal}")
+    log = logs.logger(__name__, learner=settings.learner)
     try:
         asyncio.run(run(settings, worker))
     except FatalError as error:

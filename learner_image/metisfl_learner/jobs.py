@@ -83,6 +83,11 @@ class Jobs:
         self._uploads: dict[str, asyncio.Task[None]] = {}
         self._connected = False
 
+    @property
+    def idle(self) -> bool:
+        """Neither a task nor an upload is under way."""
+        return self._job is None and not self._uploads
+
     def ready(self, lease_id: str) -> pb.LearnerMessage:
         """The first message of a new Tasks stream. Results that are finished from now on are sent at once."""
         self._connected = True

@@ -18,6 +18,7 @@ from metisfl_learner.exits import ExitCode, FatalError
 from metisfl_learner.learner import Capability, Learner, LearnerContext, PartitionPlace
 from metisfl_learner.loading import EntrypointError, load_class
 from metisfl_learner.retry import Backoff
+from metisfl_learner.security import Passport
 from metisfl_learner.session import Session
 from metisfl_learner.settings import Settings
 from metisfl_learner.work import Trainee, prepare
@@ -51,8 +52,8 @@ async def run(settings: Settings, worker: Worker) -> None:
 
 
 async def _learn(settings: Settings, worker: Worker) -> None:
-    log = logs.logger(__name__, learner=f"{settings.group}-{settings.ordinal}")
-    async with ControllerClient(settings.controller) as client:
+    log = logs.logger(__name__, learner=settings.learner)
+    async with ControllerClient(settings.controller, _passport(settings)) as client:
         try:
             learner_class = await worker.run(lambda: load_class(settings.entrypoint))
         except EntrypointError as error:
@@ -88,11 +89,18 @@ async def _learn(settings: Settings, worker: Worker) -> None:
                 await _leave(client, session.lease.id, error_text, log)
 
 
+def _passport(settings: Settings) -> Passport | None:
+    """Raises FatalError."""
+    if settings.tls_dir is None or settings.state_dir is None:
+        return None
+    return Passport(settings.tls_dir, settings.state_dir, settings.group, settings.ordinal, settings.instance)
+
+
 def _join_request(settings: Settings, framework: str, capabilities: Iterable[Capability]) -> pb.JoinRequest:
     return pb.JoinRequest(
         protocol_version=PROTOCOL_VERSION,
         group=settings.group,
-        ordinal=settings.ordinal,
+        ordinal=settings.ordinal or 0,
         framework=framework,
         software_version=__version__,
         codecs=supported_codecs(),
@@ -125,6 +133,9 @@ async def _report(client: ControllerClient, request: pb.JoinRequest, error: Fata
     backoff = Backoff(give_up_after=REPORT_SECONDS)
     while True:
         try:
+            await client.certify()
+            if client.identity is not None:
+                request.ordinal = client.identity.ordinal
             terms = await client.join(request)
             await client.leave(terms.lease.id, error.message[:MAX_ERROR_CHARACTERS])
             return

@@ -17,6 +17,7 @@ from metisfl_learner.jobs import Jobs
 from metisfl_learner.lease import Lease
 from metisfl_learner.outbox import Outbox
 from metisfl_learner.retry import REFUSALS, Backoff
+from metisfl_learner.security import distrust
 from metisfl_learner.task_loop import Stop
 from metisfl_learner.work import Trainee
 from metisfl_learner.worker import Worker
@@ -28,7 +29,14 @@ reports an internal error in place of the refusal."""
 LAST_WORDS_SECONDS = 1.0
 """After a failed write: how long the stream may take to say why it broke."""
 
+RENEWAL_SECONDS = 0.2
+"""How often to look whether a certificate can be renewed."""
+
 _BROKEN_STREAM = (grpc.aio.AioRpcError, asyncio.InvalidStateError, TimeoutError)
+
+
+class _RenewedError(Exception):
+    """There is a new certificate, which the present stream does not have."""
 
 
 class Session:
@@ -78,8 +86,12 @@ class Session:
     async def _converse(self, group: asyncio.TaskGroup) -> str:
         while True:
             try:
+                await self._client.certify()
                 jobs, terms = await self._joined(group)
                 return await self._obey(jobs, terms)
+            except _RenewedError:
+                self._log.info("the certificate is renewed: going on with a new connection")
+                await self._client.reopen()
             except grpc.aio.AioRpcError as error:
                 await self._recover(error.code(), error.details() or "")
             except StreamClosedError as error:
@@ -95,7 +107,15 @@ class Session:
         return self._jobs, terms
 
     async def _join(self) -> None:
-        terms = await self._client.join(self._request)
+        if self._client.identity is not None:
+            self._request.ordinal = self._client.identity.ordinal
+        try:
+            terms = await self._client.join(self._request)
+        except grpc.aio.AioRpcError as error:
+            if error.code() == grpc.StatusCode.UNAUTHENTICATED:
+                # A controller that has lost its state, or a learner that was away for too long.
+                self._client.forget_certificate()
+            raise
         self._backoff.contact()
         self._log = self._log.bind(learner=terms.learner_id, federation=terms.federation)
         self._log.info("joined, share %d of %d", terms.partition.index + 1, terms.partition.count)
@@ -113,12 +133,16 @@ class Session:
         answered = asyncio.Event()
         reader = asyncio.create_task(self._read(stream, jobs, answered))
         writer = asyncio.create_task(self._write(stream, jobs, terms, answered))
+        renewal = asyncio.create_task(self._renew(jobs))
         try:
-            await asyncio.wait({reader, writer}, return_when=asyncio.FIRST_COMPLETED)
-            if not reader.done():
+            await asyncio.wait({reader, writer, renewal}, return_when=asyncio.FIRST_COMPLETED)
+            if not reader.done() and not renewal.done():
                 await asyncio.wait({reader}, timeout=LAST_WORDS_SECONDS)
             if reader.done():
                 return reader.result()
+            if renewal.done():
+                renewal.result()
+                raise _RenewedError
             error = writer.exception()
             if isinstance(error, _BROKEN_STREAM):
                 raise StreamClosedError(f"the controller takes no messages: {error!r}")
@@ -127,7 +151,8 @@ class Session:
         finally:
             reader.cancel()
             writer.cancel()
-            await asyncio.gather(reader, writer, return_exceptions=True)
+            renewal.cancel()
+            await asyncio.gather(reader, writer, renewal, return_exceptions=True)
             stream.close()
             jobs.disconnected()
 
@@ -159,10 +184,25 @@ class Session:
             if message is not None:
                 self._outbox.done()
 
+    async def _renew(self, jobs: Jobs) -> None:
+        """Return when there is a new certificate, between two tasks if one ends in time. Raises FatalError."""
+        await self._client.renewal_due()
+        while True:
+            try:
+                if jobs.idle or self._client.renewal_pressing:
+                    return await self._client.renew()
+            except grpc.aio.AioRpcError as error:
+                if error.code() in REFUSALS:
+                    raise
+                self._log.warning("the certificate is not renewed yet: %s", error.details())
+            await asyncio.sleep(RENEWAL_SECONDS)
+
     async def _recover(self, code: grpc.StatusCode | None, words: str) -> None:
         """Wait before the next attempt. Raises FatalError when there is no sense in one."""
         if code in REFUSALS:
             raise FatalError(ExitCode.REFUSED, f"the controller refused this learner: {words}")
+        if (reason := distrust(words)) is not None:
+            raise FatalError(ExitCode.REFUSED, f"not connected to {self._client.address}: {reason} ({words})")
         if code == grpc.StatusCode.UNAUTHENTICATED:
             if self._served:
                 # A restarted controller, which answers; not one that gives out leases it does not accept.

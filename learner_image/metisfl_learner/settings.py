@@ -33,11 +33,18 @@ class Settings:
     """module:Class."""
 
     group: str
-    ordinal: int
-    """Together the learner's identity: the learner group and the place in it, from 0."""
+    ordinal: int | None
+    """Together the learner's identity: the learner group and the place in it, from 0. With TLS the ordinal may be None:
+    the controller chooses when the learner enrols."""
 
     state_dir: Path | None = None
     """Folder for what the learner's class wants to keep between runs, and for what codec TopK has left out."""
+
+    tls_dir: Path | None = None
+    """Folder with the federation's root and the group's bootstrap certificate; None: clear text."""
+
+    instance: str = ""
+    """UID of the pod, in groups whose pods the operator announces."""
 
     park_after_stop: bool = False
     """Stay alive and idle after STOP, until SIGTERM: a pod that exits would be started again."""
@@ -51,6 +58,11 @@ class Settings:
     log_format: LogFormat = "text"
     log_level: str = "INFO"
 
+    @property
+    def learner(self) -> str:
+        """The learner's id as far as it is known."""
+        return self.group if self.ordinal is None else f"{self.group}-{self.ordinal}"
+
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Settings:
         """Raises SettingsError with everything that is wrong, not just the first."""
@@ -61,6 +73,8 @@ class Settings:
             group=reader.matching("METISFL_LEARNER_GROUP", r".+", "the name of a learner group"),
             ordinal=reader.ordinal(),
             state_dir=reader.path("METISFL_STATE_DIR"),
+            tls_dir=reader.tls_dir(),
+            instance=environment.get("METISFL_INSTANCE", ""),
             park_after_stop=reader.one_of("METISFL_PARK_AFTER_STOP", "false", "true", "false") == "true",
             termination_log=reader.path("METISFL_TERMINATION_LOG"),
             connect_deadline_seconds=reader.seconds("METISFL_CONNECT_DEADLINE_SECONDS", CONNECT_DEADLINE_SECONDS),
@@ -87,7 +101,14 @@ class _Reader:
             self.problems.append(f"{name} is '{value}'; it must be {expected}")
         return value
 
-    def ordinal(self) -> int:
+    def tls_dir(self) -> Path | None:
+        """METISFL_TLS_DIR, which needs a place for the learner's own key."""
+        folder = self.path("METISFL_TLS_DIR")
+        if folder is not None and self.path("METISFL_STATE_DIR") is None:
+            self.problems.append("METISFL_STATE_DIR is not set; with METISFL_TLS_DIR it keeps the learner's own key")
+        return folder
+
+    def ordinal(self) -> int | None:
         """METISFL_LEARNER_ORDINAL, or the number at the end of METISFL_POD_NAME."""
         text = self._environment.get("METISFL_LEARNER_ORDINAL", "")
         if text:
@@ -99,6 +120,8 @@ class _Reader:
         found = re.search(r"-([0-9]+)$", pod)
         if found:
             return int(found.group(1))
+        if not pod and self.path("METISFL_TLS_DIR") is not None:
+            return None
         self.problems.append(
             f"METISFL_POD_NAME is '{pod}'; it must end in -<ordinal>"
             if pod

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 from metisfl.logs import ContextLogger
@@ -143,6 +143,13 @@ class Attendance:
         if more:
             for learner in self.registry.present():
                 self._end_lease(learner, "what learners must be able to do has changed", "Lost")
+
+    def shut_out(self, revoked: Collection[str]) -> None:
+        """These learners are not trusted any more: their leases end, and they are not to come back."""
+        for learner in [self.registry.learners[name] for name in revoked if name in self.registry.learners]:
+            if learner.lease:
+                self._end_stream(learner, StreamRefusedError(f"{learner.id} is listed in spec.security.revoked"))
+                self._lose(learner, "listed in spec.security.revoked")
 
     def refuse_others(self, layout: Layout) -> None:
         """This is the federation's layout from now on: learners with another have no place in it."""

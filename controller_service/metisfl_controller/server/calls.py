@@ -10,6 +10,7 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from metisfl_controller.conductor.conductor import Conductor
+from metisfl_controller.security.gate import Gate, NotAdmittedError
 from metisfl_controller.state.registry import Learner, UnknownLeaseError
 
 STALLED_SECONDS = 60.0
@@ -30,12 +31,22 @@ async def first_message(messages: AsyncIterator[M], context: Context) -> M:
         await abort(context, grpc.StatusCode.INVALID_ARGUMENT, str(error))
 
 
-async def holder(conductor: Conductor, lease: str, context: Context) -> Learner:
-    """The learner that has this lease; the call is aborted when nobody has."""
+async def holder(conductor: Conductor, gate: Gate, lease: str, context: Context) -> Learner:
+    """The learner that has this lease; the call is aborted when nobody has, or when the caller is somebody else."""
     try:
-        return conductor.registry.holder(lease, conductor.clock())
+        learner = conductor.registry.holder(lease, conductor.clock())
     except UnknownLeaseError as error:
         await abort(context, grpc.StatusCode.UNAUTHENTICATED, str(error.args[0]))
+    await admitted(gate, learner.id, context)
+    return learner
+
+
+async def admitted(gate: Gate, learner: str, context: Context) -> None:
+    """Return when the caller may speak for this learner; otherwise the call is aborted."""
+    try:
+        gate.admit(learner, context)
+    except NotAdmittedError as error:
+        await abort(context, error.code, str(error))
 
 
 async def abort(context: Context, code: grpc.StatusCode, message: str) -> NoReturn:

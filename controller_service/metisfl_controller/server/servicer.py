@@ -12,14 +12,15 @@ from collections.abc import AsyncIterator
 import grpc
 from google.protobuf.message import DecodeError
 
-from metisfl.logs import ContextLogger
 from metisfl.proto.v1 import controller_pb2 as pb
 from metisfl.wire import frames
 from metisfl.wire.layout import Layout, LayoutError
 from metisfl.wire.limits import MAX_ERROR_CHARACTERS, MAX_HELD_TASKS, PROTOCOL_VERSION
 from metisfl_controller.conductor.attendance import StreamRefusedError, TaskStream
 from metisfl_controller.conductor.conductor import Conductor
-from metisfl_controller.server.calls import Context, abort, first_message, holder
+from metisfl_controller.security.audit import Action, Audit
+from metisfl_controller.security.gate import Gate
+from metisfl_controller.server.calls import Context, abort, admitted, first_message, holder
 from metisfl_controller.server.uploads import UploadError, check_evaluation
 from metisfl_controller.state.registry import JoinRefusedError, Learner, UnknownLeaseError
 
@@ -38,11 +39,12 @@ class HungUpError(Exception):
 
 
 class Servicer:
-    """The calls of `metisfl.v1.Controller` but for Upload, which has a file of its own."""
+    """The calls of `metisfl.v1.Controller` but for Enroll and Upload, which have files of their own."""
 
-    def __init__(self, conductor: Conductor, log: ContextLogger) -> None:
+    def __init__(self, conductor: Conductor, gate: Gate, audit: Audit) -> None:
         self._conductor = conductor
-        self._log = log
+        self._gate = gate
+        self._audit = audit
 
     # ---- Join and Leave
 
@@ -54,11 +56,14 @@ class Servicer:
                 f"this controller speaks protocol version {PROTOCOL_VERSION}, the learner {request.protocol_version}: "
                 "use learner and controller images of one release",
             )
+        name = f"{request.group}-{request.ordinal}"
+        await admitted(self._gate, name, context)
         try:
             learner = self._conductor.attendance.join(request)
         except JoinRefusedError as error:
-            self._log.warning("join refused: %s", error, extra={"peer": context.peer()})
+            self._audit.record(Action.JOIN_REFUSED, name, context.peer(), str(error))
             await abort(context, grpc.StatusCode.FAILED_PRECONDITION, str(error))
+        self._audit.record(Action.JOINED, name, context.peer())
         terms = pb.JoinResponse(
             learner_id=learner.id,
             lease=pb.Lease(
@@ -75,7 +80,7 @@ class Servicer:
         return terms
 
     async def leave(self, request: pb.LeaveRequest, context: Context) -> pb.LeaveResponse:
-        learner = await holder(self._conductor, request.lease_id, context)
+        learner = await holder(self._conductor, self._gate, request.lease_id, context)
         self._conductor.attendance.leave(learner, request.error[:MAX_ERROR_CHARACTERS])
         return pb.LeaveResponse()
 
@@ -105,7 +110,7 @@ class Servicer:
         if first.WhichOneof("message") != "ready":
             await abort(context, grpc.StatusCode.INVALID_ARGUMENT, "the first message of Tasks must be Ready")
         ready = first.ready
-        learner = await holder(self._conductor, ready.lease_id, context)
+        learner = await holder(self._conductor, self._gate, ready.lease_id, context)
         if len(ready.held_tasks) > MAX_HELD_TASKS:
             await abort(context, grpc.StatusCode.INVALID_ARGUMENT, f"more than {MAX_HELD_TASKS} held tasks")
         try:
@@ -147,7 +152,7 @@ class Servicer:
     async def download(
         self, request: pb.DownloadRequest, context: Context
     ) -> AsyncIterator[pb.DownloadResponse | bytes]:
-        await holder(self._conductor, request.lease_id, context)
+        await holder(self._conductor, self._gate, request.lease_id, context)
         model = self._conductor.progress.model
         if model is None or model.version != request.model_version:
             current = "there is none" if model is None else f"the current one is {model.version}"

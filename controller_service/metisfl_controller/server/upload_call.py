@@ -18,6 +18,7 @@ from metisfl.wire.frames import ChunkFrame, FrameError
 from metisfl.wire.limits import MAX_ERROR_CHARACTERS
 from metisfl_controller.conductor.conductor import Conductor
 from metisfl_controller.rounds.tasks import TaskId
+from metisfl_controller.security.gate import Gate
 from metisfl_controller.server.calls import STALLED_SECONDS, Context, abort, first_message, holder
 from metisfl_controller.server.uploads import Upload, UploadError
 from metisfl_controller.state.registry import Learner, UnknownLeaseError
@@ -43,15 +44,16 @@ class Stream:
 class UploadCall:
     """Takes uploads in for a conductor."""
 
-    def __init__(self, conductor: Conductor) -> None:
+    def __init__(self, conductor: Conductor, gate: Gate) -> None:
         self._conductor = conductor
+        self._gate = gate
 
     async def serve(self, messages: Messages, context: Context) -> AsyncIterator[pb.UploadResponse]:
         first = await first_message(messages, context)
         if not isinstance(first, pb.UploadRequest) or first.WhichOneof("part") != "header":
             await abort(context, grpc.StatusCode.INVALID_ARGUMENT, "the first message of Upload must be a header")
         conductor, header = self._conductor, first.header
-        stream = Stream(await holder(conductor, header.lease_id, context), header.lease_id)
+        stream = Stream(await holder(conductor, self._gate, header.lease_id, context), header.lease_id)
         task = await _task_of(header, stream.learner, context)
         if conductor.verdicts.was_accepted(task):
             yield self._receipt(pb.OUTCOME_DUPLICATE, "this task was accepted before")

@@ -19,6 +19,8 @@ from metisfl.tls.names import Identity, IdentityError, parse_identity
 CA_FILE = "ca.crt"
 CERTIFICATE_FILE = "tls.crt"
 KEY_FILE = "tls.key"
+# Beside them for a learner, where the controller's certificate has another name than the federation's own.
+SERVER_NAME_FILE = "server-name"
 # Beside them in the controller's folder: the client issuer.
 ISSUER_CERTIFICATE_FILE = "issuer.crt"
 ISSUER_KEY_FILE = "issuer.key"

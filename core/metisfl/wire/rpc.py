@@ -1,4 +1,4 @@
-"""The five calls of `metisfl.v1.Controller`, as both sides need them: names, kinds, and how messages are (de)coded.
+"""The six calls of `metisfl.v1.Controller`, as both sides need them: names, kinds, and how messages are (de)coded.
 
 Generated gRPC stubs would push every payload through protobuf; this table gives the two model streams the frames of
 `metisfl.wire.frames` instead. A test holds it against the service's descriptor.
@@ -88,6 +88,7 @@ def _plain(message: Any) -> bytes:
     return data
 
 
+ENROLL = Method("Enroll", False, False, _plain, pb.EnrollRequest.FromString, _plain, pb.EnrollResponse.FromString)
 JOIN = Method("Join", False, False, _plain, pb.JoinRequest.FromString, _plain, pb.JoinResponse.FromString)
 TASKS = Method("Tasks", True, True, _plain, pb.LearnerMessage.FromString, _plain, pb.Task.FromString)
 DOWNLOAD = Method(
@@ -110,11 +111,11 @@ UPLOAD = Method(
 )
 LEAVE = Method("Leave", False, False, _plain, pb.LeaveRequest.FromString, _plain, pb.LeaveResponse.FromString)
 
-METHODS: tuple[Method, ...] = (JOIN, TASKS, DOWNLOAD, UPLOAD, LEAVE)
+METHODS: tuple[Method, ...] = (ENROLL, JOIN, TASKS, DOWNLOAD, UPLOAD, LEAVE)
 
 
 def generic_handler(behaviours: Mapping[str, Callable[..., Any]]) -> grpc.GenericRpcHandler:
-    """All five calls for a server, from the servicer's methods by call name."""
+    """All six calls for a server, from the servicer's methods by call name."""
     return grpc.method_handlers_generic_handler(
         SERVICE, {method.name: method.handler(behaviours[method.name]) for method in METHODS}
     )

@@ -295,6 +295,10 @@ class Table:
         async with httpx.AsyncClient(base_url=f"http://{self.http}", timeout=WAIT_SECONDS) as client:
             return await client.get(path)
 
+    async def put(self, path: str, document: Any, headers: Mapping[str, str] | None = None) -> httpx.Response:
+        async with httpx.AsyncClient(base_url=f"http://{self.http}", timeout=WAIT_SECONDS) as client:
+            return await client.put(path, json=document, headers=headers)
+
     async def status(self) -> dict[str, Any]:
         return (await self.get("/v1/federation")).json()
 
@@ -333,12 +337,14 @@ def served(tmp_path: Path) -> Callable[..., Any]:
     from metisfl_controller.settings import Settings
 
     @asynccontextmanager
-    async def run(lease_seconds: int = 20, http: str = "127.0.0.1:0", **spec: Any) -> AsyncIterator[Table]:
-        changes = {"METISFL_LEASE_SECONDS": str(lease_seconds), "METISFL_HTTP_ADDRESS": http}
-        settings = Settings.parse(environment(tmp_path, spec, **changes))
+    async def run(
+        lease_seconds: int = 20, http: str = "127.0.0.1:0", settings: Mapping[str, str] | None = None, **spec: Any
+    ) -> AsyncIterator[Table]:
+        changes = {"METISFL_LEASE_SECONDS": str(lease_seconds), "METISFL_HTTP_ADDRESS": http, **(settings or {})}
+        parsed = Settings.parse(environment(tmp_path, spec, **changes))
         stop, endpoints = asyncio.Event(), tmp_path / "endpoints.json"
         endpoints.unlink(missing_ok=True)
-        service = asyncio.create_task(serve(settings, logger("metisfl.controller"), stop))
+        service = asyncio.create_task(serve(parsed, logger("metisfl.controller"), stop))
         await until(lambda: endpoints.exists() or service.done(), START_SECONDS)
         if service.done():
             service.result()

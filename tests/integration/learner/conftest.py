@@ -82,6 +82,7 @@ class FakeController:
             (
                 rpc.generic_handler(
                     {
+                        "Enroll": self._enroll,
                         "Join": self._join,
                         "Tasks": self._tasks,
                         "Download": self._download,
@@ -132,6 +133,9 @@ class FakeController:
                     return
                 self._heartbeat_came.clear()
                 await self._heartbeat_came.wait()
+
+    async def _enroll(self, request: pb.EnrollRequest, context: Any) -> pb.EnrollResponse:
+        await context.abort(grpc.StatusCode.FAILED_PRECONDITION, "this controller has no TLS")
 
     async def _join(self, request: pb.JoinRequest, context: Any) -> pb.JoinResponse:
         self.joins.append(request)

@@ -154,6 +154,64 @@ OUTCOME_REJECTED: Outcome.ValueType  # 4
 Global___Outcome: _TypeAlias = Outcome  # noqa: Y015
 
 @_typing.final
+class EnrollRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CERTIFICATE_REQUEST_FIELD_NUMBER: _builtins.int
+    ORDINAL_FIELD_NUMBER: _builtins.int
+    INSTANCE_FIELD_NUMBER: _builtins.int
+    certificate_request: _builtins.bytes
+    """PKCS #10, DER: the public key to certify, signed with the private one. Sending the same key again is the same
+    enrolment.
+    """
+    ordinal: _builtins.int
+    """The learner's place in its group; the first free one when it is missing."""
+    instance: _builtins.str
+    """Where learners run in pods: the pod's UID, which the operator has announced to the controller."""
+    def __init__(
+        self,
+        *,
+        certificate_request: _builtins.bytes = ...,
+        ordinal: _builtins.int | None = ...,
+        instance: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_ordinal", b"_ordinal", "ordinal", b"ordinal"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_ordinal", b"_ordinal", "certificate_request", b"certificate_request", "instance", b"instance", "ordinal", b"ordinal"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__ordinal: _TypeAlias = _typing.Literal["ordinal"]  # noqa: Y015
+    _WhichOneofArgType__ordinal: _TypeAlias = _typing.Literal["_ordinal", b"_ordinal"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__ordinal) -> _WhichOneofReturnType__ordinal | None: ...
+
+Global___EnrollRequest: _TypeAlias = EnrollRequest  # noqa: Y015
+
+@_typing.final
+class EnrollResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GROUP_FIELD_NUMBER: _builtins.int
+    ORDINAL_FIELD_NUMBER: _builtins.int
+    CERTIFICATE_CHAIN_FIELD_NUMBER: _builtins.int
+    group: _builtins.str
+    ordinal: _builtins.int
+    certificate_chain: _builtins.bytes
+    """PEM: the learner's certificate, then what leads from it to the federation's root."""
+    def __init__(
+        self,
+        *,
+        group: _builtins.str = ...,
+        ordinal: _builtins.int = ...,
+        certificate_chain: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificate_chain", b"certificate_chain", "group", b"group", "ordinal", b"ordinal"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EnrollResponse: _TypeAlias = EnrollResponse  # noqa: Y015
+
+@_typing.final
 class JoinRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 

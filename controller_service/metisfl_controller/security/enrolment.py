@@ -1,0 +1,138 @@
+"""The Enroll call: from a certificate request to a learner's certificate."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+import grpc
+from cryptography import x509
+
+from metisfl.proto.v1 import controller_pb2 as pb
+from metisfl.tls.authority import Authority, PublicKey, issue_client
+from metisfl.tls.names import BootstrapIdentity, IdentityError, LearnerIdentity
+from metisfl.tls.pem import certificates_pem
+from metisfl.tls.requests import RequestError, fingerprint, requested_key
+from metisfl_controller.clock import Clock
+from metisfl_controller.security.audit import Action, Audit
+from metisfl_controller.security.ledger import (
+    EnrolmentRefusedError,
+    Issued,
+    Ledger,
+    NotAnnouncedError,
+    RevokedError,
+    UnknownCertificateError,
+)
+from metisfl_controller.security.peers import Peer, peer
+
+ANNOUNCEMENT_SECONDS = 10.0
+"""How long a pod's enrolment waits here for the operator to announce the pod, before it is asked to try again."""
+
+_LOOK_SECONDS = 0.1
+MAX_INSTANCE_CHARACTERS = 64
+
+
+@dataclass(frozen=True)
+class Grant:
+    """What the ledger agreed to."""
+
+    group: str
+    ordinal: int
+    instance: str
+    renews: str = ""
+
+
+@dataclass(frozen=True)
+class Enrolment:
+    """`issuer` reads the client issuer, which may have been renewed; `store` makes ledger entries durable, blocking."""
+
+    federation: str
+    """The federation's UID."""
+    ledger: Ledger
+    issuer: Callable[[], Authority]
+    lifetime: timedelta
+    store: Callable[[list[Issued]], None]
+    clock: Clock
+    audit: Audit
+
+    async def enroll(self, request: pb.EnrollRequest, context: grpc.aio.ServicerContext) -> pb.EnrollResponse:
+        caller = ""
+        try:
+            known = peer(context)
+            if known is None or known.identity.federation != self.federation:
+                raise EnrolmentRefusedError("the certificate is not one of this federation's")
+            caller = _shown(known)
+            key = requested_key(request.certificate_request)
+            grant = await self._grant(known, request, fingerprint(key))
+            return await self._issue(grant, key, context)
+        except (EnrolmentRefusedError, RevokedError, IdentityError) as error:
+            self.audit.record(Action.ENROLMENT_REFUSED, caller, context.peer(), str(error))
+            await context.abort(grpc.StatusCode.PERMISSION_DENIED, str(error))
+        except RequestError as error:
+            self.audit.record(Action.ENROLMENT_REFUSED, caller, context.peer(), str(error))
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        except UnknownCertificateError as error:
+            await context.abort(grpc.StatusCode.UNAUTHENTICATED, str(error))
+        except NotAnnouncedError as error:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
+        raise AssertionError("abort raises")
+
+    async def _grant(self, caller: Peer, request: pb.EnrollRequest, key: str) -> Grant:
+        identity = caller.identity
+        if isinstance(identity, LearnerIdentity):
+            present = self.ledger.renew(caller.serial, key, self.clock())
+            return Grant(present.group, present.ordinal, present.instance, caller.serial)
+        instance = request.instance[:MAX_INSTANCE_CHARACTERS]
+        ordinal = request.ordinal if request.HasField("ordinal") else None
+        return Grant(identity.group, await self._enrol(identity, ordinal, instance, key), instance)
+
+    async def _enrol(self, identity: BootstrapIdentity, ordinal: int | None, instance: str, key: str) -> int:
+        began = asyncio.get_running_loop().time()
+        while True:
+            try:
+                return self.ledger.enrol(identity.group, ordinal, instance, key, self.clock())
+            except NotAnnouncedError:
+                if asyncio.get_running_loop().time() - began > ANNOUNCEMENT_SECONDS:
+                    raise
+            await asyncio.sleep(_LOOK_SECONDS)
+
+    async def _issue(self, grant: Grant, key: PublicKey, context: grpc.aio.ServicerContext) -> pb.EnrollResponse:
+        issuer, now = self.issuer(), self.clock()
+        identity = LearnerIdentity(self.federation, grant.group, grant.ordinal)
+        made = datetime.fromtimestamp(now, UTC)
+        certificate = issue_client(issuer, identity, key, self.lifetime, made)
+        issued = _entry(certificate, grant, fingerprint(key), now)
+        # In the ledger before anything is awaited: a request that comes meanwhile must see it.
+        changed = self.ledger.add(issued, now)
+        await asyncio.to_thread(self.store, changed)
+        self.audit.record(
+            Action.RENEWED if grant.renews else Action.ENROLLED,
+            identity.learner,
+            context.peer(),
+            f"certificate {issued.serial} until {certificate.not_valid_after_utc:%Y-%m-%dT%H:%M:%SZ}",
+        )
+        return pb.EnrollResponse(
+            group=grant.group,
+            ordinal=grant.ordinal,
+            certificate_chain=certificates_pem([certificate, *issuer.chain]),
+        )
+
+
+def _entry(certificate: x509.Certificate, grant: Grant, key: str, now: float) -> Issued:
+    return Issued(
+        serial=f"{certificate.serial_number:x}",
+        group=grant.group,
+        ordinal=grant.ordinal,
+        instance=grant.instance,
+        key=key,
+        issued_at=now,
+        expires_at=certificate.not_valid_after_utc.timestamp(),
+        renews=grant.renews,
+    )
+
+
+def _shown(caller: Peer) -> str:
+    identity = caller.identity
+    return identity.learner if isinstance(identity, LearnerIdentity) else f"{identity.group} (bootstrap)"
