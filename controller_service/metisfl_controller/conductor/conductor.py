@@ -24,7 +24,7 @@ from metisfl_controller.conductor.versions import Versions
 from metisfl_controller.configuration import Configuration
 from metisfl_controller.metrics import ControllerMetrics
 from metisfl_controller.rounds import messages as m
-from metisfl_controller.rounds.evaluation import Mean, Report
+from metisfl_controller.rounds.evaluation import Report
 from metisfl_controller.rounds.machine import Machine
 from metisfl_controller.rounds.participation import Participant
 from metisfl_controller.rounds.phases import Resumed
@@ -115,7 +115,13 @@ class Conductor:
         snapshot = await self.progress.load()
         version = snapshot.latest.version if snapshot.latest else None
         self.machine = self._machine(
-            Resumed(version, snapshot.started_at, snapshot.outcome is not None, self.progress.learners)
+            Resumed(
+                version,
+                snapshot.started_at,
+                snapshot.outcome is not None,
+                observed=self.progress.observed,
+                learners=self.progress.learners,
+            )
         )
         await self._engine.ready()
         await self._versions.resume()
@@ -191,8 +197,11 @@ class Conductor:
                 self._background.start(self._versions.fold(command))
             case m.CommitRound():
                 self._background.start(self._commit(command))
-            case m.RecordMetrics(version, means):
-                self._background.start(self._record_metrics(version, dict(means)))
+            case m.RecordMetrics():
+                self._background.start(self._record_metrics(command))
+            case m.VersionsMissed(evaluator, first, last):
+                span = f"version {first}" if first == last else f"versions {first} to {last}"
+                self._log.warning("evaluator was busy or away: it misses %s", span, extra={"evaluator": evaluator})
             case m.End():
                 self._background.start(self._end(command))
 
@@ -209,12 +218,12 @@ class Conductor:
     async def _commit(self, command: m.CommitRound) -> None:
         self._handle(await self._versions.commit(command))
 
-    async def _record_metrics(self, version: int, means: dict[str, Mean]) -> None:
-        for name, mean in means.items():
+    async def _record_metrics(self, known: m.RecordMetrics) -> None:
+        for name, mean in known.means.items():
             self.metrics.model_metric(name, mean.value)
-        await self.progress.record_metrics(version, means)
-        shown = {name: round(mean.value, 6) for name, mean in means.items()}
-        self._log.info("evaluated", extra={"version": version, **shown})
+        await self.progress.record_metrics(known)
+        shown = {name: round(mean.value, 6) for name, mean in known.means.items()}
+        self._log.info("evaluated", extra={"version": known.version, "by": known.source, **shown})
 
     async def _end(self, command: m.End) -> None:
         state = FederationState.COMPLETE if command.complete else FederationState.FAILED

@@ -7,12 +7,15 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+from metisfl.spec.termination import MetricSource
 from metisfl.wire.codecs import Encoding
 from metisfl.wire.layout import Buffer, Layout
 from metisfl.wire.transport import Transport
 from metisfl_controller.aggregation.memory import ModelMemory
 from metisfl_controller.rounds.evaluation import Mean
+from metisfl_controller.rounds.messages import RecordMetrics
 from metisfl_controller.rounds.selection.selector import History
+from metisfl_controller.rounds.termination.termination import Observed
 from metisfl_controller.server.downloads import GlobalModel
 from metisfl_controller.state.store import Outcome, RoundRecord, Snapshot, Store, StoredVersion
 
@@ -35,6 +38,11 @@ class Progress:
         self.model: GlobalModel | None = None
         self.outcome: Outcome | None = None
         self.version_metrics: dict[int, dict[str, Mean]] = {}
+        """By learners, of every evaluated version."""
+        self.evaluator_metrics: dict[int, dict[str, Mean]] = {}
+        """By evaluators."""
+        self.observed: list[Observed] = []
+        """Conclusive metrics of earlier controllers, of versions before the one they left."""
         self.contributions: dict[str, int] = {}
         self.learners: dict[str, History] = {}
         """What each did in committed rounds."""
@@ -51,6 +59,10 @@ class Progress:
         if snapshot.layout is not None:
             self.take_layout(snapshot.layout)
         self.version_metrics = await self.in_store(self.store.metrics)
+        self.evaluator_metrics = await self.in_store(lambda: self.store.metrics(MetricSource.EVALUATORS))
+        if snapshot.latest is not None:
+            newest = snapshot.latest.version
+            self.observed = await self.in_store(lambda: self.store.observed(newest))
         for record in await self.in_store(self.store.rounds):
             self._count(record)
         return snapshot
@@ -83,9 +95,12 @@ class Progress:
         """This is the newest version from now on."""
         self.latest, self.model = stored, model
 
-    async def record_metrics(self, version: int, means: dict[str, Mean]) -> None:
-        self.version_metrics[version] = means
-        await self.in_store(lambda: self.store.record_metrics(version, means))
+    async def record_metrics(self, known: RecordMetrics) -> None:
+        of_source = self.version_metrics if known.source is MetricSource.LEARNERS else self.evaluator_metrics
+        of_source[known.version] = dict(known.means)
+        await self.in_store(
+            lambda: self.store.record_metrics(known.version, known.means, known.source, known.conclusive)
+        )
 
     async def record_outcome(self, outcome: Outcome) -> None:
         await self.in_store(lambda: self.store.record_outcome(outcome))

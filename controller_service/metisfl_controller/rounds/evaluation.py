@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from metisfl_controller.rounds.tasks import TaskId
-from metisfl_controller.rounds.termination.target import Target
 
 
 @dataclass(frozen=True)
@@ -59,10 +58,3 @@ class Evaluation:
 
     def means(self) -> dict[str, Mean]:
         return weighted_means(self.reports.values())
-
-    def reaches(self, target: Target | None) -> str:
-        """A sentence that says so, or nothing."""
-        mean = self.means().get(target.metric) if target else None
-        if target is None or mean is None or not target.met_by(mean.value):
-            return ""
-        return f"version {self.version} reached {target}: {mean.value:.6g}"

@@ -1,29 +1,27 @@
-"""The last version is evaluated by a task of its own, as no round follows in which learners would download it."""
+"""The version that a federation ends with is evaluated by a task of its own, as no round follows in which learners
+would download it; and evaluators get some time to report it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Collection
+from dataclasses import dataclass, field, replace
 
 from metisfl_controller.rounds.evaluation import Evaluation, Report
+from metisfl_controller.rounds.evaluators import Evaluators
 from metisfl_controller.rounds.learners import Learners
 from metisfl_controller.rounds.tasks import Kind, Order, TaskId
-from metisfl_controller.rounds.termination.target import Target
+from metisfl_controller.rounds.termination.conclusion import Conclusion
 
 
 @dataclass
-class FinalEvaluation:
-    """`reason` and `message` say why there are no more rounds.
-
-    Until `complete_at`, learners that are not there yet are waited for; until `deadline_at`, those that were asked.
-    """
+class LearnersPart:
+    """Until `complete_at`, learners that are not there are waited for; until `deadline_at`, those that were asked."""
 
     learners: Learners
     evaluation: Evaluation
-    expected_learners: int
+    expected: int
     complete_at: float
     deadline_at: float
-    reason: str
-    message: str
     _asked: dict[str, TaskId] = field(default_factory=dict)
     _outstanding: set[str] = field(default_factory=set)
     """Who was asked and has not reported."""
@@ -51,13 +49,48 @@ class FinalEvaluation:
         """Whether there is nobody left to wait for, or no time. Without any report there is always somebody."""
         ready = self.learners.ready
         outstanding = any(learner in ready for learner in self._outstanding)
-        expecting = now < self.complete_at and len(ready) < self.expected_learners
+        expecting = now < self.complete_at and len(ready) < self.expected
         return now >= self.deadline_at or not (outstanding or expecting or not self.evaluation.reports)
 
-    def conclusion(self, target: Target | None) -> tuple[str, str]:
-        """The reason and the message with which the federation ends."""
-        if reached := self.evaluation.reaches(target):
-            return "TargetMetricReached", reached
-        if not self.evaluation.reports:
-            return self.reason, f"{self.message}; no learner evaluated the last version in time"
-        return self.reason, self.message
+
+@dataclass
+class EvaluatorsPart:
+    """Until `complete_at`, evaluators that are not there are waited for; until `deadline_at`, those that are."""
+
+    evaluators: Evaluators
+    version: int
+    expected: Collection[str]
+    complete_at: float
+    deadline_at: float
+
+    def done(self, now: float) -> bool:
+        absent = now < self.complete_at and self.missing
+        return now >= self.deadline_at or not (absent or self.evaluators.owing(self.version))
+
+    @property
+    def missing(self) -> list[str]:
+        """Who has not reported."""
+        return self.evaluators.without(self.version, self.expected)
+
+
+@dataclass
+class FinalEvaluation:
+    """`conclusion` says why there are no more rounds. Without a `learners_part` their metrics are known."""
+
+    conclusion: Conclusion
+    learners_part: LearnersPart | None
+    evaluators_part: EvaluatorsPart
+
+    def done(self, now: float) -> bool:
+        learners_done = self.learners_part is None or self.learners_part.done(now)
+        return learners_done and self.evaluators_part.done(now)
+
+    def told(self) -> Conclusion:
+        """The conclusion, with whose metrics of the last version are missing."""
+        message = self.conclusion.message
+        if self.learners_part is not None and not self.learners_part.evaluation.reports:
+            message += "; no learner evaluated the last version in time"
+        if missing := self.evaluators_part.missing:
+            noun = "evaluator" if len(missing) == 1 else "evaluators"
+            message += f"; {noun} {', '.join(missing)} did not evaluate the last version in time"
+        return replace(self.conclusion, message=message)

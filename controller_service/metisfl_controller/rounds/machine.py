@@ -13,9 +13,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Set
 
+from metisfl.spec.termination import MetricSource
 from metisfl_controller.rounds import messages as m
 from metisfl_controller.rounds.evaluation import Evaluation, Report
-from metisfl_controller.rounds.final import FinalEvaluation
+from metisfl_controller.rounds.evaluators import Evaluators
+from metisfl_controller.rounds.final import EvaluatorsPart, FinalEvaluation, LearnersPart
 from metisfl_controller.rounds.gathering import Gathering
 from metisfl_controller.rounds.initial import InitialModel
 from metisfl_controller.rounds.learners import Learners, by_number
@@ -25,6 +27,8 @@ from metisfl_controller.rounds.plan import Plan
 from metisfl_controller.rounds.protocols.choice import training_of
 from metisfl_controller.rounds.selection.selector import Selector
 from metisfl_controller.rounds.tasks import Kind, TaskId
+from metisfl_controller.rounds.termination.conclusion import Conclusion
+from metisfl_controller.rounds.termination.termination import Observed, Termination
 from metisfl_controller.rounds.training import Close, GiveUp, Judged, RoundStatus
 
 _BETWEEN_START_AND_END = (Phase.BETWEEN, Phase.TRAINING, Phase.COMMITTING)
@@ -44,6 +48,8 @@ class Machine:
         self._gathering = Gathering(self._learners, plan)
         self._initial = InitialModel(self._learners, plan.round_deadline)
         self._training = training_of(plan, self._learners, self._out.append, resumed)
+        self._termination = Termination(plan, resumed.observed)
+        self.evaluators = Evaluators(self._learners, self._out.append, resumed.version)
         self._final: FinalEvaluation | None = None
         self._evaluated = False
         """Whether this controller knows the metrics of the present version."""
@@ -78,6 +84,7 @@ class Machine:
         self._now = now
         self._learners.selector.hear(event)
         if self.phase is not Phase.ENDED:
+            self.evaluators.take(event)
             self._take(event)
             self._advance()
         commands = self._out.copy()
@@ -122,7 +129,7 @@ class Machine:
                 self._training.committed()
                 self.phase = Phase.BETWEEN
             case m.AggregationFailed(message):
-                self._end(False, "AggregationFailed", message)
+                self._fail("AggregationFailed", message)
             case m.PlanChanged(plan):
                 self._next_plan = plan
             case _:
@@ -136,23 +143,24 @@ class Machine:
                 pass
             case phase if phase in _BETWEEN_START_AND_END and self._training.appeared(learner, self._now):
                 pass
-            case Phase.EVALUATING if self._final:
-                self._final.ask(learner)
+            case Phase.EVALUATING if self._final and self._final.learners_part:
+                self._final.learners_part.ask(learner)
             case _:
                 self._out.append(m.Wait(learner, self._why_wait()))
 
     def _task_failed(self, task: TaskId) -> None:
         self._initial.failed(task)
         self._training.failed(task)
-        if self._final is not None:
-            self._final.failed(task)
+        if self._final is not None and self._final.learners_part is not None:
+            self._final.learners_part.failed(task)
 
     def _evaluated_by(self, event: m.Evaluated) -> None:
         if self.phase is Phase.BETWEEN and event.version == self.version:
             self._early[event.learner] = event.report
         self._training.reported(event.learner, event.version, event.report)
-        if self._final is not None and self._final.evaluation.awaits(event.version):
-            self._final.reported(event.learner, event.report)
+        part = self._final.learners_part if self._final is not None else None
+        if part is not None and part.evaluation.awaits(event.version):
+            part.reported(event.learner, event.report)
 
     # ---- progress
 
@@ -170,6 +178,8 @@ class Machine:
             before = self.phase
             if self._next_plan is not None and self.phase in (Phase.GATHERING, Phase.BETWEEN):
                 self._adopt(self._next_plan)
+            self._heed_evaluators()
+            self._watch_attendance()
             step = steps.get(self.phase)
             if step:
                 step()
@@ -179,6 +189,7 @@ class Machine:
         self.plan, self._next_plan = plan, None
         self._gathering.plan, self._initial.deadline = plan, plan.round_deadline
         self._learners.selector.policy = plan.selection
+        self._termination.adopt(plan)
         self._training.adopt(plan)
         self._out.append(m.PlanAdopted())
 
@@ -188,7 +199,7 @@ class Machine:
         if self._initial.ask(self._now):
             self.phase = Phase.INITIALISING
         else:
-            self._end(False, "InitialModelFailed", "no learner could hand over initial weights; see the learners' logs")
+            self._fail("InitialModelFailed", "no learner could hand over initial weights; see the learners' logs")
 
     def _watch_initialisation(self) -> None:
         if not self._initial.under_way(self._now):
@@ -196,10 +207,9 @@ class Machine:
 
     def _between(self) -> None:
         assert self.version is not None
-        if self.version >= self.plan.max_rounds:
-            self._evaluate_last("MaxRoundsReached", f"all {self.plan.max_rounds} rounds are done")
-        elif self._out_of_time:
-            self._evaluate_last("MaxDurationReached", self._duration_message)
+        ending = self._termination.by_rounds(self.version) or self._out_of_time
+        if ending is not None:
+            self._evaluate_last(ending)
         elif self._gathering.done(self._now) if self._returning else self._gathering.enough:
             self._returning = False
             self._begin_round(self.version)
@@ -213,75 +223,114 @@ class Machine:
     def _watch_round(self) -> None:
         if self._judge(self._training.judged(self._now, closing=False)):
             return
-        match self._training.next_step(self._now, last=self._out_of_time):
+        out_of_time = self._out_of_time
+        match self._training.next_step(self._now, last=out_of_time is not None):
             case Close():
                 if not self._judge(self._training.judged(self._now, closing=True)):
                     self.phase = Phase.COMMITTING
                     self._training.commit()
-            case _ if self._out_of_time:
-                self._evaluate_last("MaxDurationReached", self._duration_message)
+            case _ if out_of_time is not None:
+                self._evaluate_last(out_of_time)
             case GiveUp(reason, message):
-                self._end(False, reason, message)
+                self._fail(reason, message)
 
     def _judge(self, judged: Judged | None) -> bool:
-        """The metrics of a version are as complete as they will be; says whether that ends the federation, because
-        they meet the target."""
+        """The metrics of a version are as complete as they will be; says whether they end the federation."""
         if judged is None:
             return False
-        self._record(judged.evaluation)
-        if judged.enough and (reached := judged.evaluation.reaches(self.plan.target)):
-            self._end(True, "TargetMetricReached", reached, judged.evaluation.version)
-        return self.phase is Phase.ENDED
+        conclusion = self._record(judged.evaluation, judged.enough)
+        if conclusion is not None:
+            self._conclude(conclusion, judged.evaluation.version)
+        return conclusion is not None
 
-    def _record(self, evaluation: Evaluation) -> None:
+    def _record(self, evaluation: Evaluation, conclusive: bool) -> Conclusion | None:
+        """Metrics that are not conclusive are shown, and end nothing."""
         evaluation.settled = True
         if evaluation.version == self.version:
             self._evaluated = bool(evaluation.reports)
-        if means := evaluation.means():
-            self._out.append(m.RecordMetrics(evaluation.version, means))
+        means = evaluation.means()
+        if not means:
+            return None
+        self._out.append(m.RecordMetrics(evaluation.version, means, MetricSource.LEARNERS, conclusive))
+        values = {name: mean.value for name, mean in means.items()}
+        seen = Observed(MetricSource.LEARNERS, evaluation.version, values)
+        return self._termination.observe(seen) if conclusive else None
+
+    def _heed_evaluators(self) -> None:
+        """What evaluators have found may end the federation, but not while a version is being committed."""
+        if self.phase not in (Phase.BETWEEN, Phase.TRAINING, Phase.EVALUATING):
+            return
+        for observed in self.evaluators.conclusive():
+            conclusion = self._termination.observe(observed)
+            if conclusion is not None and self._final is not None:
+                self._final.conclusion = conclusion
+            elif conclusion is not None:
+                self._conclude(conclusion, observed.version)
+
+    def _watch_attendance(self) -> None:
+        if self.phase in (Phase.GATHERING, Phase.INITIALISING, Phase.BETWEEN, Phase.TRAINING):
+            conclusion = self._termination.by_attendance(self.ready, self._now)
+            if conclusion is not None:
+                self._end(conclusion)
 
     # ---- the end
 
-    def _evaluate_last(self, reason: str, message: str) -> None:
+    def _conclude(self, conclusion: Conclusion, version: int) -> None:
+        """End with this version: the newest one is evaluated as far as it has not been."""
+        if version == self.version:
+            self._evaluate_last(conclusion)
+        else:
+            self._end(conclusion, version)
+
+    def _evaluate_last(self, conclusion: Conclusion) -> None:
         assert self.version is not None
-        self._training.abandon(message)
-        if self._evaluated:
-            self._end(True, reason, message)
-            return
+        self._training.abandon(conclusion.message)
         self.phase = Phase.EVALUATING
-        self._final = FinalEvaluation(
+        grace = self._now + self.plan.gather_grace
+        learners_part = LearnersPart(
             learners=self._learners,
             evaluation=Evaluation(self.version, dict(self._early)),
-            expected_learners=self.plan.expected_learners,
-            complete_at=self._now + (self.plan.gather_grace if self._returning else 0.0),
+            expected=self.plan.expected_learners,
+            complete_at=grace if self._returning else self._now,
             deadline_at=self._now + self.plan.round_deadline,
-            reason=reason,
-            message=message,
         )
-        for learner in by_number(self.ready):
-            self._final.ask(learner)
+        evaluators_part = EvaluatorsPart(
+            evaluators=self.evaluators,
+            version=self.version,
+            expected=self.plan.evaluators,
+            complete_at=grace,
+            deadline_at=self._now + self.plan.evaluator_wait,
+        )
+        self._final = FinalEvaluation(conclusion, None if self._evaluated else learners_part, evaluators_part)
+        if not self._evaluated:
+            for learner in by_number(self.ready):
+                learners_part.ask(learner)
 
     def _watch_final_evaluation(self) -> None:
         assert self._final is not None
-        if self._final.done(self._now):
-            self._record(self._final.evaluation)
-            self._end(True, *self._final.conclusion(self.plan.target))
+        if not self._final.done(self._now):
+            return
+        part = self._final.learners_part
+        conclusion = self._record(part.evaluation, conclusive=True) if part is not None else None
+        if conclusion is not None:
+            self._final.conclusion = conclusion
+        self._end(self._final.told())
 
-    def _end(self, complete: bool, reason: str, message: str, published: int | None = None) -> None:
+    def _fail(self, reason: str, message: str) -> None:
+        self._end(Conclusion(reason, message, complete=False))
+
+    def _end(self, conclusion: Conclusion, published: int | None = None) -> None:
+        """Publish the newest version, or another one."""
         self._training.abandon("the federation has ended")
         self.phase = Phase.ENDED
-        self._out.append(m.End(complete, reason, message, self.version if published is None else published))
+        version = self.version if published is None else published
+        self._out.append(m.End(conclusion.complete, conclusion.reason, conclusion.message, version))
 
     # ---- helpers
 
     @property
-    def _out_of_time(self) -> bool:
-        limit = self.plan.max_duration
-        return limit is not None and self.started_at is not None and self._now - self.started_at >= limit
-
-    @property
-    def _duration_message(self) -> str:
-        return f"{self.plan.max_duration:g} seconds have passed"
+    def _out_of_time(self) -> Conclusion | None:
+        return self._termination.by_time(self.started_at, self._now)
 
     def _why_wait(self) -> str:
         if self.phase in (Phase.GATHERING, Phase.BETWEEN):

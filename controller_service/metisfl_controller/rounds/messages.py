@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from metisfl.spec.termination import MetricSource
 from metisfl_controller.rounds.evaluation import Mean, Report
 from metisfl_controller.rounds.plan import Plan
 from metisfl_controller.rounds.tasks import Order, TaskId
@@ -75,6 +76,30 @@ class Evaluated:
 
 
 @dataclass(frozen=True)
+class EvaluatorReady:
+    """An evaluator opened its task stream; it may still be at work from before."""
+
+    evaluator: str
+    running: str = ""
+
+
+@dataclass(frozen=True)
+class EvaluatorLost:
+    """Its lease ran out, it left, or it was refused."""
+
+    evaluator: str
+
+
+@dataclass(frozen=True)
+class EvaluatorReported:
+    """An evaluator's metrics of a version."""
+
+    evaluator: str
+    version: int
+    report: Report
+
+
+@dataclass(frozen=True)
 class Committed:
     """The version the machine asked for is durable."""
 
@@ -108,6 +133,9 @@ Event = (
     | UpdateRejected
     | TaskFailed
     | Evaluated
+    | EvaluatorReady
+    | EvaluatorLost
+    | EvaluatorReported
     | Committed
     | AggregationFailed
     | PlanChanged
@@ -198,6 +226,18 @@ class RecordMetrics:
 
     version: int
     means: Mapping[str, Mean]
+    source: MetricSource = MetricSource.LEARNERS
+    conclusive: bool = True
+    """Whether they count for the end of the federation; if not, more may come, or too few have reported."""
+
+
+@dataclass(frozen=True)
+class VersionsMissed:
+    """An evaluator was busy or away while these versions were the newest."""
+
+    evaluator: str
+    first: int
+    last: int
 
 
 @dataclass(frozen=True)
@@ -221,5 +261,6 @@ Command = (
     | Fold
     | CommitRound
     | RecordMetrics
+    | VersionsMissed
     | End
 )

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
 from metisfl_controller.rounds.selection.selector import History
+from metisfl_controller.rounds.termination.termination import Observed
 
 
 class Phase(StrEnum):
@@ -30,6 +31,9 @@ class Resumed:
     version: int | None = None
     started_at: float | None = None
     ended: bool = False
+    observed: Sequence[Observed] = ()
+    """Conclusive metrics of the versions before this one, oldest first."""
+
     learners: Mapping[str, History] = field(default_factory=dict)
     """What each did, for those that are to be selected."""
 

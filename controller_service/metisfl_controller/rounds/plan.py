@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 
 from metisfl.spec import FederationSpec
+from metisfl.spec.termination import PlateauSpec, TargetMetricSpec
 from metisfl_controller.rounds.selection.all import All
 from metisfl_controller.rounds.selection.choice import selection_of
 from metisfl_controller.rounds.selection.policy import Candidate, Selection
+from metisfl_controller.rounds.termination.plateau import Plateau
 from metisfl_controller.rounds.termination.target import Target
 from metisfl_controller.rounds.weighting import WEIGHTINGS, Weigh, training_examples
 
@@ -30,6 +32,16 @@ class Plan:
     evaluate_every: int = 1
     max_duration: float | None = None
     target: Target | None = None
+    plateau: Plateau | None = None
+    too_few_learners: float | None = None
+    """How long fewer than `min_learners` are put up with."""
+
+    evaluators: tuple[str, ...] = ()
+    """Those that should be there; others may join."""
+
+    evaluator_wait: float = 60.0
+    """How long the end waits for evaluators that are there."""
+
     weigh: Weigh = training_examples
     selection: Selection = field(default_factory=All)
     max_attempts: int = 3
@@ -54,13 +66,9 @@ class Plan:
             weigh=WEIGHTINGS[spec.aggregation.weighting],
             selection=selection,
             max_duration=termination.max_duration_seconds,
-            target=None
-            if termination.target_metric is None
-            else Target(
-                termination.target_metric.name,
-                _number(termination.target_metric.at_least),
-                _number(termination.target_metric.at_most),
-            ),
+            target=_target(termination.target_metric),
+            plateau=_plateau(termination.plateau),
+            too_few_learners=termination.too_few_learners_seconds,
         )
 
     def evaluates(self, version: int) -> bool:
@@ -71,6 +79,18 @@ class Plan:
 def quorum_of(participants: int, percent: int) -> int:
     """`percent` of the participants, rounded up, and at least one."""
     return max(1, math.ceil(participants * percent / 100))
+
+
+def _target(spec: TargetMetricSpec | None) -> Target | None:
+    if spec is None:
+        return None
+    return Target(spec.name, _number(spec.at_least), _number(spec.at_most), spec.patience)
+
+
+def _plateau(spec: PlateauSpec | None) -> Plateau | None:
+    if spec is None:
+        return None
+    return Plateau(spec.metric, spec.rounds, spec.goal, float(Decimal(spec.min_delta)))
 
 
 def _number(text: str | None) -> float | None:

@@ -47,10 +47,13 @@ CREATE TABLE IF NOT EXISTS participants (
   PRIMARY KEY (round, learner)
 );
 
-CREATE TABLE IF NOT EXISTS metrics (
-  version  INTEGER NOT NULL REFERENCES versions (version),
-  name     TEXT NOT NULL,
-  value    REAL NOT NULL,
-  examples INTEGER NOT NULL,
-  PRIMARY KEY (version, name)
+-- Metrics of versions. Only conclusive ones count for the end of the federation.
+CREATE TABLE IF NOT EXISTS evaluations (
+  version    INTEGER NOT NULL REFERENCES versions (version),
+  source     TEXT NOT NULL CHECK (source IN ('Learners', 'Evaluators')),
+  name       TEXT NOT NULL,
+  value      REAL NOT NULL,
+  examples   INTEGER NOT NULL,
+  conclusive INTEGER NOT NULL,
+  PRIMARY KEY (version, source, name)
 );

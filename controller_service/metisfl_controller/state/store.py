@@ -19,8 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from metisfl.proto.v1 import model_pb2
+from metisfl.spec.termination import MetricSource
 from metisfl.wire.layout import Buffer, Layout, aligned_zeros
 from metisfl_controller.rounds.evaluation import Mean
+from metisfl_controller.rounds.termination.termination import Observed
 from metisfl_controller.state.models import Allocate, file_name, read_model, write_model
 
 KEEP_VERSIONS = 3
@@ -148,7 +150,7 @@ class Store:
             )
             # Without checkpoints, rounds were recorded whose version cannot be read any more.
             last = "(SELECT max(version) FROM versions WHERE stored)"
-            for table in ("participants WHERE round", "rounds WHERE version", "metrics WHERE version"):
+            for table in ("participants WHERE round", "rounds WHERE version", "evaluations WHERE version"):
                 self._database.execute(f"DELETE FROM {table} > {last}")
             self._database.execute(f"DELETE FROM versions WHERE version > {last}")
 
@@ -181,14 +183,24 @@ class Store:
         )
         return [StoredVersion(**{**dict(row), "stored": bool(row["stored"])}) for row in rows]
 
-    def metrics(self) -> dict[int, dict[str, Mean]]:
-        """Metrics of every evaluated version."""
+    def metrics(self, source: MetricSource = MetricSource.LEARNERS) -> dict[int, dict[str, Mean]]:
+        """Metrics of every evaluated version, of learners or of evaluators."""
         found: dict[int, dict[str, Mean]] = {}
         for version, name, value, examples in self._database.execute(
-            "SELECT version, name, value, examples FROM metrics ORDER BY version, name"
+            "SELECT version, name, value, examples FROM evaluations WHERE source = ? ORDER BY version, name", (source,)
         ):
             found.setdefault(version, {})[name] = Mean(value, examples)
         return found
+
+    def observed(self, before: int) -> list[Observed]:
+        """Conclusive metrics of the versions before this one, oldest first."""
+        found: dict[tuple[int, MetricSource], dict[str, float]] = {}
+        for version, source, name, value in self._database.execute(
+            "SELECT version, source, name, value FROM evaluations WHERE conclusive AND version < ? ORDER BY version",
+            (before,),
+        ):
+            found.setdefault((version, MetricSource(source)), {})[name] = value
+        return [Observed(source, version, values) for (version, source), values in found.items()]
 
     def rounds(self) -> list[RoundRecord]:
         """All committed rounds, oldest first."""
@@ -276,11 +288,18 @@ class Store:
         """The moment the first round began; later calls change nothing."""
         self._database.execute("UPDATE federation SET started_at = coalesce(started_at, ?)", (started_at,))
 
-    def record_metrics(self, version: int, means: Mapping[str, Mean]) -> None:
+    def record_metrics(
+        self,
+        version: int,
+        means: Mapping[str, Mean],
+        source: MetricSource = MetricSource.LEARNERS,
+        conclusive: bool = True,
+    ) -> None:
         with self._transaction():
             self._database.executemany(
-                "INSERT OR REPLACE INTO metrics (version, name, value, examples) VALUES (?, ?, ?, ?)",
-                [(version, name, mean.value, mean.examples) for name, mean in means.items()],
+                "INSERT OR REPLACE INTO evaluations (version, source, name, value, examples, conclusive) "
+                "VALUES (?, ?, ?, ?, ?, ?)",
+                [(version, source, name, mean.value, mean.examples, conclusive) for name, mean in means.items()],
             )
 
     def record_outcome(self, outcome: Outcome) -> None:

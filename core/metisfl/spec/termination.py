@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Annotated
 
 from pydantic import Field
 
-from metisfl.spec.fields import MetricName, SignedDecimalString, SpecModel
+from metisfl.spec.fields import DecimalString, MetricName, SignedDecimalString, SpecModel
 from metisfl.spec.rule import Json, Rule
+
+_Versions = Annotated[int, Field(ge=1, le=10_000)]
+
+
+class MetricSource(StrEnum):
+    LEARNERS = "Learners"
+    EVALUATORS = "Evaluators"
+
+
+class Goal(StrEnum):
+    MAXIMISE = "Maximise"
+    MINIMISE = "Minimise"
 
 
 class TargetMetricSpec(SpecModel):
-    """Ends the federation when a model version reaches it. Set exactly one bound."""
+    """Ends the federation when model versions reach it. Set exactly one bound."""
 
     name: MetricName
     """As the learner's `evaluate` names it."""
@@ -21,6 +34,25 @@ class TargetMetricSpec(SpecModel):
 
     at_most: SignedDecimalString | None = None
     """For metrics that shrink as the model gets better, such as loss."""
+
+    patience: _Versions = 1
+    """So many evaluated versions in a row must reach it."""
+
+
+class PlateauSpec(SpecModel):
+    """Ends the federation when a metric does not get better any more."""
+
+    metric: MetricName
+    """As the learner's `evaluate` names it."""
+
+    rounds: _Versions = 5
+    """So many evaluated versions in a row without a better value than the best before them."""
+
+    min_delta: DecimalString = "0"
+    """A value counts as better when it is so by more than this, as a decimal string."""
+
+    goal: Goal
+    """Maximise: higher is better, as for accuracy. Minimise: lower is better, as for loss."""
 
 
 class TerminationSpec(SpecModel):
@@ -33,6 +65,11 @@ class TerminationSpec(SpecModel):
     """Wall-clock time since the first round began. The round under way then is abandoned."""
 
     target_metric: TargetMetricSpec | None = None
+    plateau: PlateauSpec | None = None
+
+    too_few_learners_seconds: Annotated[int, Field(ge=1, le=31_536_000)] | None = None
+    """The federation fails when fewer learners than a round needs to start have been ready for this long; by default
+    they are waited for. A round under way then is abandoned."""
 
 
 def _exactly_one_bound(target: Json) -> bool:

@@ -137,7 +137,7 @@ async def test_killed_between_the_metrics_that_meet_the_target_and_the_outcome(
         database.execute(
             "UPDATE federation SET state = '', reason = '', message = '', completed_at = NULL, published_version = NULL"
         )
-        assert database.execute("SELECT version, name, value FROM metrics").fetchall() == [(0, "accuracy", 0.9)]
+        assert database.execute("SELECT version, name, value FROM evaluations").fetchall() == [(0, "accuracy", 0.9)]
     async with served(**spec) as table:
         player = table.player("a-0")
         await player.enter()

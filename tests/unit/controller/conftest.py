@@ -36,7 +36,8 @@ class Script:
 
     Lines: "a-0 initialises", "a-0 trains 3" (from version 3), "a-0 trains and evaluates 3", "a-0 evaluates 3",
     "a-0 resends 3", "a-0 discards 3", "a-0 waits", "adopt a-0", "begin 4", "fold a-0 x10",
-    "commit 4 of a-0 a-1, lost b-0", "metrics 3 accuracy=0.5/20", "new plan" and "Complete: Reason at 4".
+    "commit 4 of a-0 a-1, lost b-0", "metrics 3 accuracy=0.5/20", "evaluators say 3 accuracy=0.5/20", "e-0 missed 1-3",
+    "new plan" and "Complete: Reason at 4".
     """
 
     def __init__(self, learners: int, resumed: Resumed | None = None, incarnation: int = 1, **changes: object) -> None:
@@ -77,6 +78,20 @@ class Script:
         for learner, value in values.items():
             report = Report(10, {"accuracy": value})
             lines += self.do(m.Evaluated(learner.replace("_", "-"), version, report))
+        return lines
+
+    def evaluator_ready(self, *names: str, running: str = "") -> list[str]:
+        return [line for name in names for line in self.do(m.EvaluatorReady(name, running))]
+
+    def evaluator_lost(self, name: str) -> list[str]:
+        return self.do(m.EvaluatorLost(name))
+
+    def evaluator_reports(self, version: int, examples: int = 10, **values: float) -> list[str]:
+        """`e_0=0.5` is an evaluator's accuracy."""
+        lines = []
+        for name, value in values.items():
+            report = Report(examples, {"accuracy": value})
+            lines += self.do(m.EvaluatorReported(name.replace("_", "-"), version, report))
         return lines
 
     def fails(self, learner: str) -> list[str]:
@@ -142,7 +157,9 @@ class Script:
                 return f"commit {command.number} of {' '.join(command.contributors)}{lost}"
             case m.RecordMetrics(version, means):
                 shown = " ".join(f"{name}={mean.value:g}/{mean.examples}" for name, mean in means.items())
-                return f"metrics {version} {shown}"
+                return f"{'metrics' if command.source == 'Learners' else 'evaluators say'} {version} {shown}"
+            case m.VersionsMissed(evaluator, first, last):
+                return f"{evaluator} missed {first}-{last}"
             case m.End():
                 self.end = command
                 return f"{'Complete' if command.complete else 'Failed'}: {command.reason} at {command.published}"

@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass, field
+from fractions import Fraction
 
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from metisfl.spec.termination import MetricSource
 from metisfl_controller.rounds import messages as m
 from metisfl_controller.rounds.evaluation import Report
 from metisfl_controller.rounds.machine import Machine
 from metisfl_controller.rounds.phases import Phase, Resumed
 from metisfl_controller.rounds.plan import Plan, quorum_of
+from metisfl_controller.rounds.selection.all import All
+from metisfl_controller.rounds.selection.power_of_choice import PowerOfChoice
+from metisfl_controller.rounds.selection.random import Random
+from metisfl_controller.rounds.selection.round_robin import RoundRobin
 from metisfl_controller.rounds.tasks import Kind, Order, TaskId
 from metisfl_controller.rounds.termination.target import Target
 
 LEARNERS = ("a-0", "a-1", "a-2", "b-0")
+EVALUATORS = ("e-0", "e-1")
 
 
 @dataclass
@@ -62,6 +69,11 @@ class World:
         match command:
             case m.Dispatch(order) | m.Resend(order):
                 learner = order.task.learner
+                if learner in EVALUATORS:
+                    assert self.machine.evaluators.present[learner].ready
+                    assert (order.task.kind, order.task.base_version) == (Kind.EVALUATE, self.committed)
+                    self.work[learner] = order
+                    return
                 assert learner in self.machine.ready
                 assert order.task.kind is Kind.INITIALISE or order.task.base_version == self.committed
                 assert order.deadline is not None
@@ -99,13 +111,23 @@ class World:
                 assert not set(command.contributors) & set(command.lost)
                 assert len(command.contributors) >= quorum_of(len(command.participants), self.plan.quorum_percent)
                 self.committing = command.number
+            case m.RecordMetrics(version, source=MetricSource.EVALUATORS):
+                assert self.committed is not None
+                assert version <= self.committed
             case m.RecordMetrics(version):
                 assert version == self.committed
                 assert version not in self.evaluated, "a controller settles the metrics of a version once"
                 self.evaluated.add(version)
             case m.End():
-                assert command.published == self.committed
-                assert command.complete or command.reason in ("QuorumNotReached", "InitialModelFailed")
+                by_evaluators = self.plan.target is not None and self.plan.target.source is MetricSource.EVALUATORS
+                assert command.published == self.committed or (
+                    by_evaluators and command.reason == "TargetMetricReached"
+                )
+                assert command.complete or command.reason in (
+                    "QuorumNotReached",
+                    "InitialModelFailed",
+                    "TooFewLearners",
+                )
                 self.ended = command
 
     # What learners do
@@ -117,17 +139,23 @@ class World:
         held = self.finished.setdefault(learner, set())
         running = self.work.get(learner)
         self.connected.add(learner)
+        if learner in EVALUATORS:
+            self.handle(m.EvaluatorReady(learner, str(running.task) if running else ""))
+            return
         running_id = str(running.task) if running and running.task not in held else ""
         self.handle(m.LearnerReady(learner, tuple(sorted(map(str, held))), running_id))
 
     def vanish(self, learner: str) -> None:
         self.connected.discard(learner)
-        self.handle(m.LearnerLost(learner))
+        self.handle(m.EvaluatorLost(learner) if learner in EVALUATORS else m.LearnerLost(learner))
 
     def finish(self, learner: str) -> None:
         """The learner completes its task, and the upload is verified whether or not it is still wanted."""
         order = self.work.pop(learner)
         version = order.task.base_version
+        if learner in EVALUATORS:
+            self.handle(m.EvaluatorReported(learner, version, Report(10, {"accuracy": 0.1 * version})))
+            return
         if order.evaluate:
             self.handle(m.Evaluated(learner, version, Report(10, {"accuracy": 0.1 * version})))
         if order.task.kind is Kind.INITIALISE:
@@ -150,7 +178,7 @@ class World:
     def settle_down(self, limit: int = 500) -> None:
         """From now on everybody is there and everything works."""
         for _ in range(limit):
-            for learner in LEARNERS:
+            for learner in LEARNERS + EVALUATORS:
                 if learner not in self.connected and self.ended is None:
                     self.appear(learner, restarted=False)
             for learner in list(self.work):
@@ -173,9 +201,19 @@ plans = st.builds(
     max_rounds=st.integers(1, 4),
     evaluate_every=st.integers(1, 3),
     max_duration=st.sampled_from([None, 100.0]),
-    target=st.sampled_from([None, Target("accuracy", at_least=0.2)]),
+    target=st.sampled_from(
+        [
+            None,
+            Target("accuracy", at_least=0.2),
+            Target("accuracy", at_least=0.2, patience=2),
+            Target("accuracy", at_least=0.2, source=MetricSource.EVALUATORS),
+        ]
+    ),
+    selection=st.sampled_from([All(), RoundRobin(2), Random(Fraction(1, 2), 0), PowerOfChoice(3, 1, "accuracy", 0)]),
+    evaluators=st.sampled_from([(), EVALUATORS]),
+    too_few_learners=st.sampled_from([None, 200.0]),
 )
-learners = st.sampled_from(LEARNERS)
+learners = st.sampled_from(LEARNERS + EVALUATORS)
 
 
 class Misfortune(RuleBasedStateMachine):

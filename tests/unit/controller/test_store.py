@@ -14,8 +14,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from metisfl.spec.termination import MetricSource
 from metisfl.wire.layout import Buffer, Layout
 from metisfl_controller.rounds.evaluation import Mean
+from metisfl_controller.rounds.termination.termination import Observed
 from metisfl_controller.state.store import Contribution, Outcome, RoundRecord, StateError, Store
 
 ARRAYS = {
@@ -83,6 +85,8 @@ def test_everything_comes_back_after_a_restart(tmp_path: Path) -> None:
         store.record_metrics(0, {"accuracy": Mean(0.75, 60)})
         for number in (1, 2):
             commit(store, number)
+        store.record_metrics(1, {"accuracy": Mean(0.25, 10)}, conclusive=False)
+        store.record_metrics(1, {"accuracy": Mean(0.5, 7)}, MetricSource.EVALUATORS)
         store.record_outcome(outcome)
     with closing(Store(tmp_path, "uid-1", "digits")) as store:
         snapshot = store.snapshot()
@@ -91,7 +95,17 @@ def test_everything_comes_back_after_a_restart(tmp_path: Path) -> None:
         assert snapshot.latest.version == 2
         assert snapshot.started_at == 99.0
         assert snapshot.outcome == outcome
-        assert store.metrics() == {0: {"accuracy": Mean(0.75, 60), "loss": Mean(2.0, 40)}}
+        assert store.metrics() == {
+            0: {"accuracy": Mean(0.75, 60), "loss": Mean(2.0, 40)},
+            1: {"accuracy": Mean(0.25, 10)},
+        }
+        assert store.metrics(MetricSource.EVALUATORS) == {1: {"accuracy": Mean(0.5, 7)}}
+        # What is not conclusive is shown, and not held against the end of the federation.
+        assert store.observed(before=2) == [
+            Observed(MetricSource.LEARNERS, 0, {"accuracy": 0.75, "loss": 2.0}),
+            Observed(MetricSource.EVALUATORS, 1, {"accuracy": 0.5}),
+        ]
+        assert store.observed(before=1) == [Observed(MetricSource.LEARNERS, 0, {"accuracy": 0.75, "loss": 2.0})]
         assert store.rounds() == [record(1), record(2)]
         for version in store.versions():
             weights = LAYOUT.views(store.read(version, LAYOUT))["w"]
@@ -173,6 +187,7 @@ import os, signal, sys
 from pathlib import Path
 import numpy as np
 from metisfl.wire.layout import Layout
+from metisfl_controller.rounds.termination.termination import Observed
 from metisfl_controller.state.store import Contribution, RoundRecord, Store
 layout = Layout.of({"w": np.zeros(6, np.float32)})
 store = Store(Path(sys.argv[1]), "uid-1", "digits")

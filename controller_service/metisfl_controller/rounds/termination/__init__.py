@@ -1,1 +1,1 @@
-"""When a federation ends: one file per criterion."""
+"""When a federation ends: one file per criterion, all of them pure; `termination` gathers them."""
