@@ -39,6 +39,12 @@ class ControllerMetrics:
         self._sent = transferred.labels(federation, "sent")
         self._received = transferred.labels(federation, "received")
         self._uploads = counter("metisfl_uploads", "Finished uploads by outcome", "outcome")
+        self.output_pending = gauge("metisfl_output_pending", "Model versions on their way to spec.output").labels(
+            **labels
+        )
+        self._output_uploads = counter(
+            "metisfl_output_uploads", "Deliveries of models to spec.output by outcome: delivered, failed", "outcome"
+        )
         self._model_metric = gauge("metisfl_model_metric", "Newest federated evaluation, by metric", "metric")
         self._federation = federation
         self.bytes_sent = 0
@@ -57,6 +63,9 @@ class ControllerMetrics:
 
     def upload(self, outcome: str) -> None:
         self._uploads.labels(self._federation, outcome).inc()
+
+    def upload_to_output(self, outcome: str) -> None:
+        self._output_uploads.labels(self._federation, outcome).inc()
 
     def model_metric(self, name: str, value: float) -> None:
         self._model_metric.labels(self._federation, name).set(value)

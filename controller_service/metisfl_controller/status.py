@@ -22,8 +22,6 @@ from metisfl_controller.rounds.training import RoundStatus
 from metisfl_controller.state.store import RoundRecord, StoredVersion
 
 _STATES = {
-    Phase.GATHERING: FederationState.WAITING_FOR_LEARNERS,
-    Phase.BETWEEN: FederationState.WAITING_FOR_LEARNERS,
     Phase.INITIALISING: FederationState.INITIALISING,
     Phase.TRAINING: FederationState.TRAINING,
     Phase.COMMITTING: FederationState.TRAINING,
@@ -41,20 +39,15 @@ def federation_document(conductor: Conductor, versions: list[StoredVersion]) -> 
     committed = latest.version if latest else 0
     if published is not None:
         latest = next((v for v in versions if v.version == published), latest)
-    waiting = machine.phase in (Phase.GATHERING, Phase.BETWEEN) and outcome is None
-    ready = sum(learner.ready for learner in conductor.registry.learners.values())
+    state, reason, message = _standing(conductor)
     return FederationDocument(
         name=conductor.federation.metadata.name,
         uid=conductor.uid,
         configuration=conductor.configuration.digest,
         incarnation=progress.incarnation,
-        state=FederationState(outcome.state) if outcome else _STATES[machine.phase],
-        reason=outcome.reason if outcome else "LearnersMissing" if waiting else "",
-        message=outcome.message
-        if outcome
-        else f"{ready} of at least {machine.plan.min_learners} learners are ready"
-        if waiting
-        else "",
+        state=state,
+        reason=reason,
+        message=message,
         current_round=machine.round.number if machine.round else committed,
         max_rounds=spec.termination.max_rounds,
         committed_rounds=committed,
@@ -67,12 +60,27 @@ def federation_document(conductor: Conductor, versions: list[StoredVersion]) -> 
         )
         if latest
         else None,
+        output=conductor.delivery.document,
         codec=spec.transport.codec,
         bytes_sent=conductor.metrics.bytes_sent,
         bytes_received=conductor.metrics.bytes_received,
         start_time=_time(machine.started_at),
         completion_time=_time(outcome.completed_at) if outcome else None,
     )
+
+
+def _standing(conductor: Conductor) -> tuple[FederationState, str, str]:
+    """State, reason and message."""
+    machine, outcome, output = conductor.machine, conductor.progress.outcome, conductor.delivery.document
+    if outcome is not None and conductor.delivering and output is not None:
+        return FederationState.DELIVERING, "DeliveringModel", f"the published model is on its way to {output.url}"
+    if outcome is not None:
+        return FederationState(outcome.state), outcome.reason, outcome.message
+    if machine.phase in (Phase.GATHERING, Phase.BETWEEN):
+        ready = sum(learner.ready for learner in conductor.registry.learners.values())
+        told = f"{ready} of at least {machine.plan.min_learners} learners are ready"
+        return FederationState.WAITING_FOR_LEARNERS, "LearnersMissing", told
+    return _STATES[machine.phase], "", ""
 
 
 def round_document(record: RoundRecord, metrics: Mapping[int, Mapping[str, Mean]]) -> RoundDocument:

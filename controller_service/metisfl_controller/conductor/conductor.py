@@ -23,6 +23,8 @@ from metisfl_controller.conductor.verdicts import Verdicts
 from metisfl_controller.conductor.versions import Versions
 from metisfl_controller.configuration import Configuration
 from metisfl_controller.metrics import ControllerMetrics
+from metisfl_controller.output.delivery import Delivery
+from metisfl_controller.output.destination import ObjectStore
 from metisfl_controller.rounds import messages as m
 from metisfl_controller.rounds.evaluation import Report
 from metisfl_controller.rounds.machine import Machine
@@ -94,6 +96,9 @@ class Conductor:
             rule_of=lambda encoding: rule_of(federation.spec.aggregation, encoding, self.progress.allocate),
             order_of=self._order_of,
         )
+        self.delivery = Delivery(lambda: self.configuration.federation, uid, self.progress, ObjectStore, metrics, log)
+        self.delivering = False
+        """The run has ended and is not Complete before its model has arrived in spec.output, or will not for now."""
         self.machine = self._machine(Resumed())
 
     def _machine(self, resumed: Resumed) -> Machine:
@@ -125,6 +130,7 @@ class Conductor:
         )
         await self._engine.ready()
         await self._versions.resume()
+        self.delivery.start()
 
     async def run(self) -> None:
         """Let time pass until cancelled. Raises what went wrong in the background, such as a full disk."""
@@ -136,6 +142,7 @@ class Conductor:
 
     async def close(self) -> None:
         """Wait for commits under way, then let go of threads and files."""
+        await self.delivery.close()
         await self._background.finish(CLOSE_SECONDS)
         self._engine.close()
         self.uploads.close()
@@ -147,6 +154,7 @@ class Conductor:
         spec = configuration.federation.spec
         self.registry.amend(spec, configuration.plan)
         self._handle(m.PlanChanged(Plan.of(spec)))
+        self.delivery.poke()
 
     # ---- what learners report
 
@@ -214,9 +222,11 @@ class Conductor:
         if self.progress.layout is not None:
             self.attendance.refuse_others(self.progress.layout)
         self._handle(result)
+        self.delivery.poke()
 
     async def _commit(self, command: m.CommitRound) -> None:
         self._handle(await self._versions.commit(command))
+        self.delivery.poke()
 
     async def _record_metrics(self, known: m.RecordMetrics) -> None:
         for name, mean in known.means.items():
@@ -229,7 +239,10 @@ class Conductor:
         state = FederationState.COMPLETE if command.complete else FederationState.FAILED
         self._versions.abandon()
         outcome = Outcome(state, command.reason, command.message, self.clock(), command.published)
+        self.delivering = True
         await self.progress.record_outcome(outcome)
+        await self.delivery.finish()
+        self.delivering = False
         self._log.info("%s: %s", state, command.message, extra={"reason": command.reason})
         self.attendance.send_all(stop_message(outcome))
 

@@ -7,6 +7,7 @@ from metisfl.api.documents import (
     LearnerDocument,
     MetricValue,
     ModelDocument,
+    OutputDocument,
     RoundDocument,
     RoundProgress,
 )
@@ -18,6 +19,7 @@ __all__ = [
     "LearnerDocument",
     "MetricValue",
     "ModelDocument",
+    "OutputDocument",
     "RoundDocument",
     "RoundProgress",
 ]

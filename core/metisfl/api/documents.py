@@ -20,6 +20,7 @@ class FederationState(StrEnum):
     INITIALISING = "Initialising"
     TRAINING = "Training"
     EVALUATING = "Evaluating"
+    DELIVERING = "Delivering"
     COMPLETE = "Complete"
     FAILED = "Failed"
 
@@ -79,6 +80,15 @@ class GlobalModel(_Document):
     bytes: int
 
 
+class OutputDocument(_Document):
+    """How deliveries to spec.output stand."""
+
+    url: str = Field(description="Folder of this federation's models")
+    delivered: int | None = Field(default=None, description="Newest version that lies there")
+    pending: int = Field(default=0, description="Versions that are to follow")
+    message: str = Field(default="", description="Why the last attempt failed; empty when all is well")
+
+
 class FederationDocument(_Document):
     """`GET /v1/federation`: everything a status display needs, in one read."""
 
@@ -100,6 +110,7 @@ class FederationDocument(_Document):
         description="Of the newest evaluated version, or of the published one when complete",
     )
     global_model: GlobalModel | None = Field(default=None, description="Newest version, or the published one")
+    output: OutputDocument | None = Field(default=None, description="Deliveries, where the spec asks for them")
     codec: str = Field(default="Float32", description="How models travel: spec.transport.codec")
     bytes_sent: int = Field(default=0, description="Model payload to learners, as it travelled: encoded and packed")
     bytes_received: int = Field(default=0, description="Model payload from learners, likewise")

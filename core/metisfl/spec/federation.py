@@ -16,6 +16,7 @@ from metisfl.spec.controller import ControllerSpec
 from metisfl.spec.fields import SpecModel
 from metisfl.spec.groups import LearnerGroup
 from metisfl.spec.learner import InitialModelSpec, LearnerSpec
+from metisfl.spec.output import OutputSpec
 from metisfl.spec.protocol import ProtocolSpec
 from metisfl.spec.rules import check
 from metisfl.spec.security import SecuritySpec
@@ -59,6 +60,7 @@ class FederationSpec(SpecModel):
 
     controller: ControllerSpec = ControllerSpec()
     security: SecuritySpec = SecuritySpec()
+    output: OutputSpec | None = None
 
     suspend: bool = False
     """Scale everything to zero and keep the volume; false again goes on at the same round. A federation that is created

@@ -34,6 +34,7 @@ class ConditionType(StrEnum):
     LEARNERS_READY = "LearnersReady"
     PROGRESSING = "Progressing"
     SUSPENDED = "Suspended"
+    MODEL_DELIVERED = "ModelDelivered"
     COMPLETE = "Complete"
     FAILED = "Failed"
 
@@ -48,7 +49,7 @@ class Condition(StatusModel):
     """One aspect of the federation's state, in the form all of Kubernetes uses."""
 
     type: Annotated[str, StringConstraints(min_length=1, max_length=63)]
-    """ControllerAvailable, LearnersReady, Progressing, Suspended, Complete or Failed."""
+    """ControllerAvailable, LearnersReady, Progressing, Suspended, Complete, Failed; with an output ModelDelivered."""
 
     status: ConditionStatus
     """Whether it holds."""

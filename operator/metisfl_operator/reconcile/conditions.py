@@ -90,7 +90,7 @@ def conditions(situation: Situation) -> list[Condition]:
         ConditionType.SUSPENDED: _suspended(situation),
     }
     stated = [dated(kind, judgement, situation) for kind, judgement in judged.items()]
-    return [*stated, *_outcome(situation)]
+    return [*stated, *_delivered(situation), *_outcome(situation)]
 
 
 def invalid_spec(
@@ -199,6 +199,25 @@ def _suspended(situation: Situation) -> Judgement:
     if situation.federation.spec.suspend:
         return Judgement(True, Reason.SUSPENDED, "spec.suspend is true")
     return Judgement(False, Reason.NOT_SUSPENDED, "spec.suspend is false")
+
+
+def _delivered(situation: Situation) -> list[Condition]:
+    """ModelDelivered, where the spec has an output: the controller's word, or what it said last."""
+    if situation.federation.spec.output is None:
+        return []
+    output = situation.document.output if situation.document else None
+    if output is None:
+        said = find(situation.previous.conditions, ConditionType.MODEL_DELIVERED)
+        return [said] if said else []
+    if output.message:
+        told = Judgement(False, Reason.DELIVERY_FAILED, f"{output.url}: {output.message}")
+    elif output.pending:
+        told = Judgement(False, Reason.DELIVERING, f"Versions on their way to {output.url}: {output.pending}")
+    elif output.delivered is None:
+        told = Judgement(False, Reason.NOTHING_TO_DELIVER, f"No model has to be at {output.url} yet")
+    else:
+        told = Judgement(True, Reason.DELIVERED, f"Version {output.delivered} is at {output.url}")
+    return [dated(ConditionType.MODEL_DELIVERED, told, situation)]
 
 
 def _outcome(situation: Situation) -> list[Condition]:

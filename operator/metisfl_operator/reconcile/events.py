@@ -18,6 +18,8 @@ _QUIET = {
     Reason.NOT_FAILED,
     Reason.NOT_SUSPENDED,
     Reason.SCALED_DOWN,
+    Reason.DELIVERING,
+    Reason.NOTHING_TO_DELIVER,
 }
 _ENDS = {Reason.COMPLETED, Reason.FAILED}
 _EXPECTED = {Reason.SUSPENDED, Reason.EXPIRED, Reason.SERVING, Reason.ALL_CONNECTED, Reason.WAITING_FOR_SITES}

@@ -56,6 +56,15 @@ class Reason(StrEnum):
     WAITING_FOR_SITES = "WaitingForSites"
     """No learner of an external group has joined yet."""
 
+    # spec.output.
+    DELIVERED = "Delivered"
+    """All that was committed and is wanted lies at the destination."""
+    DELIVERING = "Delivering"
+    NOTHING_TO_DELIVER = "NothingToDeliver"
+    """The destination can be written to, and waits for a model."""
+    DELIVERY_FAILED = "DeliveryFailed"
+    """The destination takes nothing; it is tried again, and training goes on."""
+
     # The run.
     SUSPENDED = "Suspended"
     NOT_SUSPENDED = "NotSuspended"

@@ -60,7 +60,7 @@ def _container(owner: Owner, federation: Federation, settings: Settings) -> Mani
         settings.image_pull_policy,
         command=["python", "-m", "metisfl_controller"],
         env=pod.merged_env(_environment(owner, federation, settings), spec),
-        **pod.env_from(spec),
+        **_variables_from(federation),
         ports=[
             {"name": "grpc", "containerPort": names.GRPC_PORT, "protocol": "TCP"},
             {"name": "http", "containerPort": names.HTTP_PORT, "protocol": "TCP"},
@@ -94,6 +94,15 @@ def _environment(owner: Owner, federation: Federation, settings: Settings) -> li
         NUMBA_CACHE_DIR=f"{pod.STATE_DIRECTORY}/numba",
         METISFL_THREADS=None if spec.threads is None else str(spec.threads),
     )
+
+
+def _variables_from(federation: Federation) -> Manifest:
+    """Of these the last source of a variable counts; `env` wins over all of them."""
+    sources = list(federation.spec.controller.env_from)
+    output = federation.spec.output
+    if output is not None and output.secret_ref is not None:
+        sources.append({"secretRef": {"name": output.secret_ref.name}})
+    return {"envFrom": sources} if sources else {}
 
 
 def _probe(path: str, period: int, failures: int) -> Manifest:

@@ -69,6 +69,8 @@ VALID = {
             )
         ],
     ),
+    "an output": changed("spec.output", {"url": "s3://bucket/models", "versions": "All", "secretRef": {"name": "s3"}}),
+    "an output to a folder": changed("spec.output", {"url": "file:///models"}),
     "an external group": changed("spec.learnerGroups", [{"name": "hospital", "external": True, "maxLearners": 4}]),
     "external learners count": {
         **changed("spec.learnerGroups", [group(), {"name": "hospital", "external": True, "maxLearners": 4}]),
@@ -121,6 +123,9 @@ INVALID = {
     "no rounds": changed("spec.termination.maxRounds", 0),
     "a decimal that is none": changed("spec.training.learningRate", "fast"),
     "a parameter that is no text": changed("spec.learner.parameters", {"alpha": 1}),
+    "an output without a place": changed("spec.output", {"versions": "All"}),
+    "an output by a protocol that is not built": changed("spec.output", {"url": "ftp://host/models"}),
+    "an output with a secret in its URL": changed("spec.output", {"url": "s3://bucket/models?sig=x"}),
     "no spec": changed("spec", ...),
 }
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from metisfl.api import FederationState, GlobalModel, LearnerDocument, MetricValue, RoundProgress
+from metisfl.api import FederationState, GlobalModel, LearnerDocument, MetricValue, OutputDocument, RoundProgress
 from metisfl_operator.reconcile.reconciler import InvalidFederationError
 from tests.integration.operator.world import FEDERATION, PODS, World
 
@@ -254,6 +254,24 @@ def test_an_external_group_has_no_pods_and_is_waited_for_in_words(world: World) 
     world.reconcile()
     assert world.condition("LearnersReady")[:2] == ("True", "AllConnected")
     assert world.status()["learners"]["summary"] == "5/5"
+
+
+def test_deliveries_to_the_output_are_told(world: World) -> None:
+    world.start(output={"url": "s3://bucket/models"})
+    url = "s3://bucket/models/demo-1"
+    world.controller.says(FederationState.TRAINING, output=OutputDocument(url=url, message="403 Forbidden"))
+    world.later()
+    world.reconcile()
+    assert world.condition("ModelDelivered") == ("False", "DeliveryFailed", f"{url}: 403 Forbidden")
+    assert world.condition("Progressing")[0] == "True"
+    world.controller.says(FederationState.COMPLETE, output=OutputDocument(url=url, delivered=5))
+    world.later()
+    world.reconcile()
+    assert world.condition("ModelDelivered") == ("True", "Delivered", f"Version 5 is at {url}")
+    world.controller.document = None
+    world.later(60)
+    world.reconcile()
+    assert world.condition("ModelDelivered")[:2] == ("True", "Delivered")
 
 
 def test_growth_beyond_the_shares_is_refused_in_words(world: World) -> None:

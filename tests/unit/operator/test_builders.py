@@ -70,6 +70,18 @@ def environment_of(workload: dict[str, Any]) -> dict[str, str]:
     return {entry["name"]: entry["value"] for entry in container_of(workload)["env"] if "value" in entry}
 
 
+def test_credentials_of_the_output_become_the_controllers_environment(objects: Callable[..., Objects]) -> None:
+    made = objects(output={"url": "s3://bucket", "secretRef": {"name": "s3"}})
+    assert container_of(made["StatefulSet", "demo-controller"])["envFrom"] == [{"secretRef": {"name": "s3"}}]
+    assert "envFrom" not in container_of(made["StatefulSet", "demo-a"])
+    assert "envFrom" not in container_of(objects()["StatefulSet", "demo-controller"])
+
+
+def test_an_external_group_becomes_no_workload(objects: Callable[..., Objects]) -> None:
+    made = objects(learnerGroups=[{"name": "a"}, {"name": "hospital", "external": True, "maxLearners": 2}])
+    assert [name for kind, name in made if kind == "StatefulSet"] == ["demo-controller", "demo-a"]
+
+
 @pytest.mark.parametrize("version", ["1.25", "1.30", "1.36"])
 @pytest.mark.parametrize("spec", [{}, FULL], ids=["small", "full"])
 def test_objects_are_valid(objects: Callable[..., Objects], spec: dict[str, Any], version: str) -> None:

@@ -27,6 +27,7 @@ _STATES = {
     FederationState.INITIALISING: "initial model",
     FederationState.TRAINING: "training",
     FederationState.EVALUATING: "evaluating",
+    FederationState.DELIVERING: "delivering the model",
     FederationState.COMPLETE: "complete",
     FederationState.FAILED: "failed",
 }

@@ -87,6 +87,8 @@ def _state_line(document: FederationDocument) -> str:
             text = "training"
         case FederationState.EVALUATING:
             text = "evaluating the last version"
+        case FederationState.DELIVERING:
+            text = "delivering the model"
         case FederationState.COMPLETE:
             text = "complete"
         case FederationState.FAILED:

@@ -1,0 +1,1 @@
+"""Copies of model versions go to an object store, in the background: spec.output."""

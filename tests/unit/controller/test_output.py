@@ -1,0 +1,229 @@
+"""Deliveries on their own: what is carried where, and what becomes of failures."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from metisfl.logs import ContextLogger, logger
+from metisfl.spec import parse_federation
+from metisfl.spec.output import OutputVersions
+from metisfl_controller.metrics import ControllerMetrics
+from metisfl_controller.output import delivery as module
+from metisfl_controller.output.delivery import Delivery, wanted
+from metisfl_controller.output.destination import DestinationError, ObjectStore
+from metisfl_controller.output.lineage import delivered_by, lineage, spec_digest
+from metisfl_controller.state.store import Outcome, StoredVersion
+
+UID = "0123456789abcdef"
+ENDED = Outcome("Complete", "MaxRoundsReached", "done", 9.0, 2)
+
+
+def federation(**output: Any) -> Any:
+    document = {
+        "apiVersion": "metisfl.dev/v1alpha1",
+        "kind": "Federation",
+        "metadata": {"name": "demo"},
+        "spec": {"learner": {"entrypoint": "m:C"}, "learnerGroups": [{"name": "a"}]},
+    }
+    if output:
+        document["spec"]["output"] = output
+    return parse_federation(document)
+
+
+def version(number: int, stored: bool = True) -> StoredVersion:
+    return StoredVersion(number, f"v{number:06}.safetensors", f"{number:064x}", 3, float(number), stored)
+
+
+class Progress:
+    """Committed versions as files of a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.outcome: Outcome | None = None
+        self.version_metrics: dict[int, Any] = {}
+        self.store = self
+        self._versions: list[StoredVersion] = []
+
+    def commit(self, number: int) -> None:
+        self._versions.append(version(number))
+        self.path(self._versions[-1]).write_bytes(f"v{number}".encode())
+
+    def versions(self) -> list[StoredVersion]:
+        return list(self._versions)
+
+    def rounds(self) -> list[Any]:
+        return []
+
+    def path(self, stored: StoredVersion) -> Path:
+        return self.folder / stored.file
+
+    async def in_store(self, call: Callable[[], Any]) -> Any:
+        return call()
+
+
+class Shelf:
+    """A destination in memory; `broken` says whether it fails."""
+
+    def __init__(self) -> None:
+        self.objects: dict[str, bytes] = {}
+        self.order: list[str] = []
+        self.broken = False
+
+    async def read(self, name: str) -> bytes | None:
+        if self.broken:
+            raise DestinationError("out of order")
+        return self.objects.get(name)
+
+    async def write(self, name: str, content: Path | bytes) -> None:
+        if self.broken:
+            raise DestinationError("out of order")
+        self.objects[name] = await asyncio.to_thread(content.read_bytes) if isinstance(content, Path) else content
+        self.order.append(name)
+
+
+@pytest.fixture
+def log() -> ContextLogger:
+    logging.getLogger("test.output").setLevel(logging.CRITICAL)
+    return logger("test.output")
+
+
+@pytest.fixture
+def progress(tmp_path: Path) -> Progress:
+    return Progress(tmp_path)
+
+
+@pytest.fixture
+def deliver(progress: Progress, log: ContextLogger, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Delivery]:
+    monkeypatch.setattr(module, "FIRST_PAUSE_SECONDS", 0.01)
+
+    def made(shelf: Shelf, versions: str = "All") -> Delivery:
+        found = federation(url="s3://bucket/x", versions=versions)
+        metrics = ControllerMetrics(CollectorRegistry(), "demo")
+        return Delivery(lambda: found, UID, progress, lambda url, folder: shelf, metrics, log)  # type: ignore[arg-type]
+
+    return made
+
+
+async def test_versions_arrive_in_order_each_before_the_file_that_tells_of_it(
+    progress: Progress, deliver: Callable[..., Delivery]
+) -> None:
+    delivery = deliver(shelf := Shelf())
+    progress.commit(0)
+    progress.commit(1)
+    delivery.start()
+    await delivery.finish(5)
+    await delivery.close()
+    assert shelf.order == [
+        "lineage.json",
+        "v000000.safetensors",
+        "lineage.json",
+        "v000001.safetensors",
+        "lineage.json",
+    ]
+    assert delivered_by(shelf.objects["lineage.json"], UID) == {0, 1}
+    assert shelf.objects["v000001.safetensors"] == b"v1"
+
+
+async def test_what_fails_is_told_and_tried_again(progress: Progress, deliver: Callable[..., Delivery]) -> None:
+    shelf = Shelf()
+    shelf.broken, delivery = True, deliver(shelf)
+    progress.commit(0)
+    delivery.start()
+    await delivery.finish(0.05)  # comes back although nothing arrived
+    assert delivery.document is not None
+    assert (delivery.document.delivered, delivery.document.message) == (None, "out of order")
+    shelf.broken = False
+    await delivery.finish(5)
+    assert delivery.document is not None
+    assert (delivery.document.delivered, delivery.document.message, delivery.document.pending) == (0, "", 0)
+    await delivery.close()
+
+
+async def test_whoever_starts_again_carries_nothing_twice(progress: Progress, deliver: Callable[..., Delivery]) -> None:
+    shelf = Shelf()
+    for number in range(2):
+        progress.commit(number)
+        delivery = deliver(shelf)
+        delivery.start()
+        await delivery.finish(5)
+        await delivery.close()
+    assert [name for name in shelf.order if name != "lineage.json"] == ["v000000.safetensors", "v000001.safetensors"]
+
+
+async def test_a_version_that_is_kept_no_longer_is_left_out(
+    progress: Progress, deliver: Callable[..., Delivery]
+) -> None:
+    delivery = deliver(shelf := Shelf())
+    progress.commit(0)
+    progress.commit(1)
+    progress.path(version(0)).unlink()
+    delivery.start()
+    await delivery.finish(5)
+    await delivery.close()
+    assert delivered_by(shelf.objects["lineage.json"], UID) == {1}
+
+
+async def test_closing_lets_go_of_whoever_waits(deliver: Callable[..., Delivery]) -> None:
+    shelf = Shelf()
+    shelf.broken, delivery = True, deliver(shelf)
+    delivery.start()
+    waiting = asyncio.create_task(delivery.finish(60))
+    await asyncio.sleep(0)
+    await delivery.close()
+    await asyncio.wait_for(waiting, 5)
+
+
+async def test_without_an_output_nothing_is_waited_for(progress: Progress, log: ContextLogger) -> None:
+    def never(url: str, folder: str) -> Any:
+        raise AssertionError("nothing is asked for")
+
+    metrics = ControllerMetrics(CollectorRegistry(), "demo")
+    delivery = Delivery(federation, UID, progress, never, metrics, log)  # type: ignore[arg-type]
+    delivery.start()
+    await asyncio.wait_for(delivery.finish(60), 5)
+    assert delivery.document is None
+    await delivery.close()
+
+
+def test_the_published_version_goes_first_and_alone_where_only_it_is_wanted() -> None:
+    versions = [version(0, stored=False), version(1), version(2), version(3)]
+    assert wanted(versions, None, OutputVersions.FINAL) == []
+    assert wanted(versions, ENDED, OutputVersions.FINAL) == [version(2)]
+    assert wanted(versions, None, OutputVersions.ALL) == [version(1), version(2), version(3)]
+    assert wanted(versions, ENDED, OutputVersions.ALL) == [version(2), version(1), version(3)]
+
+
+def test_lineage_names_spec_versions_and_end() -> None:
+    spec = federation().spec
+    text = lineage("demo", UID, spec, [version(1), version(2)], [], {}, ENDED, [2])
+    document = json.loads(text)
+    assert document["specSha256"] == spec_digest(spec)
+    assert [entry.get("file") for entry in document["versions"]] == [None, "v000002.safetensors"]
+    assert document["published"] == 2
+    assert delivered_by(text, UID) == {2}
+
+
+@pytest.mark.parametrize("text", [None, b"", b"[]", b"not JSON", b'{"uid": "other", "versions": [{"version": 1}]}'])
+def test_a_file_that_is_not_ours_says_nothing(text: bytes | None) -> None:
+    assert delivered_by(text, UID) == set()
+
+
+async def test_a_folder_is_a_destination_too(tmp_path: Path) -> None:
+    folder = ObjectStore(f"file://{tmp_path}/models", "demo")
+    assert await folder.read("a") is None
+    await folder.write("a", b"words")
+    assert await folder.read("a") == b"words"
+    assert (tmp_path / "models" / "demo" / "a").read_bytes() == b"words"
+
+
+def test_a_url_that_makes_no_sense_is_told() -> None:
+    with pytest.raises(DestinationError):
+        ObjectStore("az://", "demo")
