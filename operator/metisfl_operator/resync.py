@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from metisfl.spec import KIND
-from metisfl.spec.status import ConditionStatus, ConditionType
+from metisfl.spec.status import Condition, ConditionStatus, ConditionType
 from metisfl_operator.kube import Kube, KubeError
 from metisfl_operator.pokes import Key
 from metisfl_operator.reconcile.reasons import Reason
@@ -31,6 +31,15 @@ STALE_SECONDS = 180.0
 """How long the watch may lag behind the API server before the operator is called unhealthy."""
 
 
+# In the order in which they are looked for.
+_ENDS = {
+    "failed": ConditionType.FAILED,
+    "complete": ConditionType.COMPLETE,
+    "suspended": ConditionType.SUSPENDED,
+}
+STATES = (*_ENDS, "progressing", "waiting")
+
+
 @dataclass(frozen=True)
 class Seen:
     """What the watch last said of a Federation."""
@@ -38,17 +47,25 @@ class Seen:
     generation: int
     quiet: bool
     """Suspended, ended, or waiting for its spec to be mended: nothing changes there by itself."""
+    state: str = "waiting"
+    """One of STATES."""
 
 
 def seen(manifest: Mapping[str, Any]) -> Seen:
     generation = manifest["metadata"].get("generation", 0)
     status = read_status(dict(manifest))
     current = [c for c in status.conditions if c.observed_generation == generation]
-    ended = {ConditionType.COMPLETE, ConditionType.FAILED, ConditionType.SUSPENDED}
+    ended = set(_ENDS.values())
     quiet = not ours(dict(manifest)) or any(
         (c.type in ended and c.status == ConditionStatus.TRUE) or c.reason == Reason.INVALID_SPEC for c in current
     )
-    return Seen(generation, quiet)
+    return Seen(generation, quiet, _state(status.conditions))
+
+
+def _state(conditions: Iterable[Condition]) -> str:
+    true = {condition.type for condition in conditions if condition.status == ConditionStatus.TRUE}
+    found = next((state for state, kind in _ENDS.items() if kind in true), None)
+    return found or ("progressing" if ConditionType.PROGRESSING in true else "waiting")
 
 
 @dataclass

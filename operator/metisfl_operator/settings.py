@@ -53,6 +53,8 @@ class Settings:
     """Of the controller and the learners; the operator's own is an option of `kopf run`."""
     namespaces: tuple[str, ...] = ()
     """Those the operator serves; all of them when empty."""
+    metrics_port: int = 0
+    """Where the operator's own metrics are served; 0: nowhere."""
     network: NetworkSettings | None = None
     """None: federations get no NetworkPolicies."""
 
@@ -72,9 +74,16 @@ class Settings:
             learner_image=_required(environment, "METISFL_LEARNER_IMAGE"),
             image_pull_policy=policy,
             log_format=log_format,
+            metrics_port=_port(environment.get("METISFL_METRICS_PORT") or "0"),
             network=NetworkSettings.parse(environment.get("METISFL_NETWORK_POLICIES", "")),
             namespaces=tuple(part for part in environment.get("METISFL_NAMESPACES", "").split(",") if part),
         )
+
+
+def _port(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text) < 65536):
+        raise SettingsError(f"METISFL_METRICS_PORT is {text!r}; it must be a port, or 0 for none")
+    return int(text)
 
 
 def _required(environment: Mapping[str, str], name: str) -> str:

@@ -1,4 +1,4 @@
-"""Which changes of conditions are worth an Event."""
+"""Which changes of conditions are worth an Event, and how one that comes again is counted."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 from metisfl.api import FederationState
 from metisfl.spec.status import Condition, ConditionStatus, ConditionType
+from metisfl_operator.kube import Kube, KubeError
 from metisfl_operator.reconcile.reasons import Reason
+from metisfl_operator.resources.metadata import Manifest
 
 NORMAL, WARNING = "Normal", "Warning"
 
@@ -42,6 +44,26 @@ def notices(old: Iterable[Condition], new: Iterable[Condition]) -> list[Notice]:
         if condition.reason not in known and not _quiet(condition):
             told.setdefault(condition.reason, Notice(_kind(condition), condition.reason, condition.message))
     return list(told.values())
+
+
+def record(kube: Kube, manifest: Manifest) -> None:
+    """Create the Event; the same one again only counts and moves the time of its last sight. Raises KubeError."""
+    try:
+        kube.create(manifest)
+    except KubeError as error:
+        if error.code != 409:
+            raise
+        before = kube.get("Event", manifest["metadata"]["namespace"], manifest["metadata"]["name"])
+        if before is not None:
+            kube.overwrite(seen_again(before, manifest))
+
+
+def seen_again(before: Manifest, manifest: Manifest) -> Manifest:
+    """What to change in an Event of before."""
+    return {
+        **{key: manifest[key] for key in ("apiVersion", "kind", "metadata", "lastTimestamp")},
+        "count": int(before.get("count") or 1) + 1,
+    }
 
 
 def _quiet(condition: Condition) -> bool:

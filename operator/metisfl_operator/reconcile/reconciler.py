@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -21,7 +20,7 @@ from metisfl_operator.reconcile.adoption import adopt
 from metisfl_operator.reconcile.apply import apply
 from metisfl_operator.reconcile.conditions import Situation, find, invalid_spec
 from metisfl_operator.reconcile.desired import Desired, desired, plan_for
-from metisfl_operator.reconcile.events import NORMAL, Notice, notices
+from metisfl_operator.reconcile.events import NORMAL, Notice, notices, record
 from metisfl_operator.reconcile.lifecycle import lifecycle
 from metisfl_operator.reconcile.observe import Observed, observe
 from metisfl_operator.reconcile.reasons import Reason
@@ -143,10 +142,11 @@ class Reconciler:
 
     def _emit(self, owner: Owner, notice: Notice) -> None:
         """The status is written by now, and an event that is lost changes nothing."""
+        where = {"namespace": owner.namespace, "federation": owner.name}
         level = logging.INFO if notice.kind == NORMAL else logging.WARNING
-        log.log(level, "%s/%s: %s: %s", owner.namespace, owner.name, notice.reason, notice.message)
-        name = f"{owner.name}.{uuid.uuid4().hex[:16]}"
+        told = f"{owner.namespace}/{owner.name}: {notice.reason}: {notice.message}"
+        log.log(level, "%s", told, extra={**where, "reason": notice.reason})
         try:
-            self.kube.create(event(owner, name, notice.kind, notice.reason, notice.message, self.now()))
+            record(self.kube, event(owner, notice.kind, notice.reason, notice.message, self.now()))
         except KubeError as error:
-            log.warning("event %s of %s/%s was not recorded: %s", notice.reason, owner.namespace, owner.name, error)
+            log.warning("event %s was not recorded: %s", notice.reason, error, extra=where)

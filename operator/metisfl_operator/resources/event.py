@@ -6,14 +6,15 @@ from datetime import datetime
 
 from metisfl.spec import API_GROUP, API_VERSION, KIND
 from metisfl_operator import names
-from metisfl_operator.resources.metadata import Manifest, Owner
+from metisfl_operator.resources.metadata import Manifest, Owner, digest
 
 # The API server takes no longer ones.
 _MAX_MESSAGE_LENGTH = 1024
 
 
-def event(owner: Owner, name: str, kind: str, reason: str, message: str, now: datetime) -> Manifest:
-    """`kind` is Normal or Warning; `name` must be new in the namespace."""
+def event(owner: Owner, kind: str, reason: str, message: str, now: datetime) -> Manifest:
+    """`kind` is Normal or Warning. The name follows from what is told, so that the same has the same name."""
+    name = f"{owner.name}.{digest([owner.uid, kind, reason, message])}"
     moment = now.strftime("%Y-%m-%dT%H:%M:%SZ")
     return {
         "apiVersion": "v1",

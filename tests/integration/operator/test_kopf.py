@@ -33,7 +33,7 @@ def operator(control_plane: Any, tmp_path: Path, free_port: Callable[[], int]) -
     """Starts the operator for some namespaces; everything it started ends with the `with` block."""
 
     @contextmanager
-    def run(*namespaces: str) -> Iterator[str]:
+    def run(*namespaces: str) -> Iterator[tuple[str, str]]:
         health = f"http://127.0.0.1:{free_port()}/healthz"
         log = tmp_path / "operator.log"
         environment = {
@@ -42,6 +42,7 @@ def operator(control_plane: Any, tmp_path: Path, free_port: Callable[[], int]) -
             "METISFL_CONTROLLER_IMAGE": "example.test/controller:1",
             "METISFL_LEARNER_IMAGE": "example.test/learner:1",
             "METISFL_NAMESPACES": ",".join(namespaces),
+            "METISFL_METRICS_PORT": str(metrics := free_port()),
         }
         chosen = [f"--namespace={namespace}" for namespace in namespaces] or ["--all-namespaces"]
         command = [sys.executable, "-m", "kopf", "run", "--module=metisfl_operator.main", "--standalone"]
@@ -50,7 +51,7 @@ def operator(control_plane: Any, tmp_path: Path, free_port: Callable[[], int]) -
                 [*command, f"--liveness={health}", *chosen], env=environment, stdout=output, stderr=output
             )
         try:
-            yield health
+            yield health, f"http://127.0.0.1:{metrics}/metrics"
         finally:
             process.send_signal(signal.SIGTERM)
             assert process.wait(30) == 0, log.read_text()[-4000:]
@@ -70,7 +71,7 @@ def condition(space: Any, kind: str) -> tuple[str, str]:
 
 
 def test_from_apply_to_delete(operator: Any, namespace: Any) -> None:
-    with operator(namespace.name) as health:
+    with operator(namespace.name) as (health, metrics):
         namespace.create("federations", FEDERATION)
         wait_for_workloads(namespace)
 
@@ -94,6 +95,10 @@ def test_from_apply_to_delete(operator: Any, namespace: Any) -> None:
 
         with urllib.request.urlopen(health, timeout=20) as answer:
             assert json.loads(answer.read()) == {"watchLagSeconds": 0.0}
+        with urllib.request.urlopen(metrics, timeout=20) as answer:
+            told = answer.read().decode()
+        assert 'metisfl_operator_federations{state="suspended"} 1.0' in told
+        assert 'metisfl_operator_reconciles_total{result="error"} 0.0' in told
 
         namespace.delete("federations", "demo")
         for kind in ("statefulsets", "services", "configmaps", "persistentvolumeclaims", "pods"):

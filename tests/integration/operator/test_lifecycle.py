@@ -247,3 +247,18 @@ def test_a_volume_that_is_not_there_is_told(world: World) -> None:
     world.reconcile()
     mounted = world.space.get("statefulsets", "demo-controller")["spec"]["template"]["spec"]["volumes"]
     assert {"claimName": "kept"} in [volume.get("persistentVolumeClaim") for volume in mounted]
+
+
+# ---- events
+
+
+def test_what_happens_again_is_counted_and_not_told_anew(world: World) -> None:
+    world.federate()
+    for suspend in (True, False, True, False, True):
+        world.edit(suspend=suspend)
+        world.later()
+        world.reconcile()
+    items = world.space.server.request("GET", world.space.path("events"))["items"]
+    suspended = [item for item in items if item["reason"] == "Suspended"]
+    assert [item["count"] for item in suspended] == [3]
+    assert suspended[0]["firstTimestamp"] < suspended[0]["lastTimestamp"]

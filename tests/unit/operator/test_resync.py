@@ -77,29 +77,30 @@ def test_the_probe_fails_when_the_watch_is_stale() -> None:
 
 
 @pytest.mark.parametrize(
-    ("conditions", "quiet"),
+    ("conditions", "quiet", "state"),
     [
-        ([], False),
-        ([("Complete", "False", "InProgress", 2)], False),
-        ([("Complete", "True", "MaxRoundsReached", 2)], True),
-        ([("Complete", "True", "MaxRoundsReached", 1)], False),
-        ([("Failed", "True", "QuorumNotReached", 2)], True),
-        ([("Suspended", "True", "Suspended", 2)], True),
-        ([("Progressing", "False", "InvalidSpec", 2)], True),
+        ([], False, "waiting"),
+        ([("Complete", "False", "InProgress", 2)], False, "waiting"),
+        ([("Complete", "True", "MaxRoundsReached", 2)], True, "complete"),
+        ([("Complete", "True", "MaxRoundsReached", 1)], False, "complete"),
+        ([("Failed", "True", "QuorumNotReached", 2)], True, "failed"),
+        ([("Suspended", "True", "Suspended", 2)], True, "suspended"),
+        ([("Progressing", "False", "InvalidSpec", 2)], True, "waiting"),
+        ([("Progressing", "True", "Training", 2)], False, "progressing"),
     ],
 )
-def test_what_is_quiet(conditions: list[tuple[str, str, str, int]], quiet: bool) -> None:
+def test_what_is_quiet_and_how_it_stands(conditions: list[tuple[str, str, str, int]], quiet: bool, state: str) -> None:
     status = {
         "conditions": [
             {
                 "type": kind,
-                "status": state,
+                "status": holds,
                 "reason": reason,
                 "observedGeneration": generation,
                 "lastTransitionTime": "2024-05-01T10:00:00Z",
                 "message": "words",
             }
-            for kind, state, reason, generation in conditions
+            for kind, holds, reason, generation in conditions
         ]
     }
-    assert seen({"metadata": {"generation": 2}, "status": status}) == Seen(2, quiet)
+    assert seen({"metadata": {"generation": 2}, "status": status}) == Seen(2, quiet, state)
