@@ -28,9 +28,10 @@ from metisfl_bench.machine import last_level_cache_bytes
 from metisfl_controller.aggregation.engine import Engine
 from metisfl_controller.aggregation.kernels import runtime
 from metisfl_controller.aggregation.kernels.bandwidth import read_bandwidth
-from metisfl_controller.aggregation.memory import MemoryPlan
+from metisfl_controller.aggregation.memory import MemoryPlan, sums_bytes
 from metisfl_controller.aggregation.rule import Staged
 from metisfl_controller.aggregation.rules.fedavg import FedAvg
+from metisfl_controller.aggregation.rules.mean import MeanOptions
 from metisfl_controller.aggregation.staging import Place, StagingPool
 from metisfl_controller.cpus import available_cpus
 
@@ -114,7 +115,7 @@ def _at_once(
         # Fresh pages for the mean would be measured with every repetition; a controller has them once.
         return buffers.setdefault(nbytes, aligned_zeros(nbytes))
 
-    rule = FedAvg(Encoding(layout, Codec.FLOAT32), allocate=reused)
+    rule = FedAvg(Encoding(layout, Codec.FLOAT32), MeanOptions(allocate=reused))
     uploads = [Staged(model, weight) for model, weight in zip(models, weights, strict=True)]
     seconds = []
     for _ in range(rounds + 1):
@@ -132,7 +133,7 @@ async def _as_they_arrive(
     rule = FedAvg(encoding)
     engine = Engine(threads)
     await engine.ready()
-    plan = MemoryPlan.of(1 << 62, layout, upload_bytes=encoding.nbytes)
+    plan = MemoryPlan.of(1 << 62, layout, encoding.nbytes, sums_bytes(layout))
 
     async def upload(pool: StagingPool, model: Buffer, weight: float) -> None:
         received = 0

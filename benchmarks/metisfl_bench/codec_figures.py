@@ -24,6 +24,7 @@ from metisfl_bench.layouts import LAYOUTS
 from metisfl_controller.aggregation.kernels import conversions, runtime
 from metisfl_controller.aggregation.rule import Staged
 from metisfl_controller.aggregation.rules.fedavg import FedAvg
+from metisfl_controller.aggregation.rules.mean import MeanOptions
 from metisfl_controller.cpus import available_cpus
 
 SEED = 20231101
@@ -92,7 +93,8 @@ def run(bench: CodecBench, tell: Progress) -> dict[str, Any]:
 def _alone(bench: CodecBench, codec: Codec, models: _Models) -> dict[str, Any]:
     """Rates are in bytes of the float32 model, whatever the codec makes of them."""
     layout = models.layout
-    down, up = Encoding(layout, codec.for_downloads), Encoding(layout, codec)
+    down = Encoding(layout, codec.for_downloads)
+    up = Encoding(layout, codec, updates=not codec.lossless)
     sent, received = aligned_zeros(down.nbytes), layout.allocate()
     base = None if codec.lossless else models.base
     upload = aligned_zeros(up.nbytes)
@@ -112,7 +114,8 @@ def _alone(bench: CodecBench, codec: Codec, models: _Models) -> dict[str, Any]:
     reused: dict[int, Buffer] = {}
     # Fresh pages would be measured with every repetition; a controller has them once.
     rule = FedAvg(
-        up, updates=base is not None, allocate=lambda nbytes: reused.setdefault(nbytes, aligned_zeros(nbytes))
+        up,
+        MeanOptions(allocate=lambda nbytes: reused.setdefault(nbytes, aligned_zeros(nbytes))),
     )
 
     def fold() -> None:

@@ -20,6 +20,7 @@ from metisfl.logs import ContextLogger
 from metisfl.spec import Federation
 from metisfl.spec.fields import quantity_bytes
 from metisfl.wire import rpc
+from metisfl_controller.aggregation.choice import kept_bytes, kernels_of, max_slots
 from metisfl_controller.aggregation.engine import Engine
 from metisfl_controller.aggregation.memory import ModelMemory, default_budget
 from metisfl_controller.clock import steady_clock
@@ -59,12 +60,18 @@ async def serve(settings: Settings, log: ContextLogger, stop: asyncio.Event) -> 
     log = log.bind(federation=federation.metadata.name)
     # First, as it may be refused: what follows starts threads.
     store = Store(settings.state_dir, uid, federation.metadata.name, settings.checkpoints, settings.adopt_state)
-    memory = ModelMemory(_budget(federation, log), settings.state_dir / "staging")
+    aggregation = federation.spec.aggregation
+    memory = ModelMemory(
+        budget=_budget(federation, log),
+        directory=settings.state_dir / "staging",
+        kept_bytes=lambda layout: kept_bytes(aggregation, layout),
+        max_slots=max_slots(aggregation),
+    )
     conductor = Conductor(
         configuration=configuration,
         uid=uid,
         registry=Registry.of(federation.spec, configuration.plan, settings.lease_seconds),
-        engine=Engine(settings.threads),
+        engine=Engine(settings.threads, kernels_of(aggregation)),
         store=store,
         uploads=Uploads(memory, log),
         memory=memory,

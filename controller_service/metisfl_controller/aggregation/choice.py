@@ -5,15 +5,71 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from metisfl.spec.aggregation import AggregationRule, AggregationSpec
+from metisfl.spec.server_optimizer import ServerOptimizerSpec, ServerOptimizerType
 from metisfl.wire.codecs import Encoding
-from metisfl.wire.layout import Buffer
+from metisfl.wire.layout import Buffer, Layout
+from metisfl_controller.aggregation.clipping import NormClip
+from metisfl_controller.aggregation.kernels import norms, steps
+from metisfl_controller.aggregation.kernels.runtime import Kernels
+from metisfl_controller.aggregation.memory import MAX_SLOTS, sums_bytes
+from metisfl_controller.aggregation.optimizers.adaptive import adagrad, adam, yogi
+from metisfl_controller.aggregation.optimizers.momentum import momentum
+from metisfl_controller.aggregation.optimizers.optimizer import ServerOptimizer, Step, moments_nbytes
 from metisfl_controller.aggregation.rule import Rule
 from metisfl_controller.aggregation.rules.fedavg import FedAvg
+from metisfl_controller.aggregation.rules.fednova import FedNova
+from metisfl_controller.aggregation.rules.fedstride import FedStride
+from metisfl_controller.aggregation.rules.mean import MeanOptions
 
 
 def rule_of(spec: AggregationSpec, encoding: Encoding, allocate: Callable[[int], Buffer]) -> Rule:
     """The rule for uploads of this encoding. `allocate` makes zeroed, 64-byte aligned buffers for models and whatever
     else the rule keeps of their size; it may raise OSError."""
+    step = _step_of(spec.server_optimizer)
+    options = MeanOptions(
+        allocate=allocate,
+        clip=NormClip(float(spec.clip_norm), encoding) if spec.clip_norm else None,
+        optimizer=ServerOptimizer(step, encoding.layout, allocate) if step else None,
+    )
     match spec.rule:
         case AggregationRule.FED_AVG:
-            return FedAvg(encoding, updates=encoding.updates, allocate=allocate)
+            return FedAvg(encoding, options)
+        case AggregationRule.FED_STRIDE:
+            return FedStride(encoding, options, models=spec.fed_stride_or_default.models)
+        case AggregationRule.FED_NOVA:
+            return FedNova(encoding, options, local_momentum=float(spec.fed_nova_or_default.local_momentum))
+
+
+def kernels_of(spec: AggregationSpec) -> tuple[Kernels, ...]:
+    """What must be compiled for this rule beside what every rule needs."""
+    return (
+        *((norms,) if spec.clip_norm else ()),
+        *((steps,) if _step_of(spec.server_optimizer) else ()),
+    )
+
+
+def kept_bytes(spec: AggregationSpec, layout: Layout) -> int:
+    """Memory that the rule keeps from upload to upload, beside models that are served or being made."""
+    step = _step_of(spec.server_optimizer)
+    moments = len(step.initial) * moments_nbytes(layout) if step else 0
+    return sums_bytes(layout) + moments
+
+
+def max_slots(spec: AggregationSpec) -> int:
+    """How many uploads may be in memory at once, however many would fit."""
+    return spec.fed_stride_or_default.models if spec.rule is AggregationRule.FED_STRIDE else MAX_SLOTS
+
+
+def _step_of(spec: ServerOptimizerSpec) -> Step | None:
+    rate = spec.learning_rate_or_default
+    match spec.type:
+        case ServerOptimizerType.NONE:
+            return None
+        case ServerOptimizerType.MOMENTUM:
+            return momentum(rate, spec.momentum_or_default)
+        case ServerOptimizerType.ADAM:
+            return adam(rate, spec.beta1_or_default, spec.beta2_or_default, spec.tau_or_default)
+        case ServerOptimizerType.YOGI:
+            return yogi(rate, spec.beta1_or_default, spec.beta2_or_default, spec.tau_or_default)
+        case ServerOptimizerType.ADAGRAD:
+            return adagrad(rate, spec.beta1_or_default, spec.tau_or_default)

@@ -22,6 +22,7 @@ from typing import TypeVar
 from metisfl.wire.codecs import Encoding
 from metisfl.wire.layout import Buffer
 from metisfl_controller.aggregation.kernels import flaws, runtime
+from metisfl_controller.aggregation.kernels.runtime import Kernels
 from metisfl_controller.aggregation.rule import Rule, Staged
 
 T = TypeVar("T")
@@ -57,7 +58,8 @@ _CLOSE = _Call(lambda: None, barrier=True)
 class Engine:
     """Owns the aggregation thread. `close` ends it; until then every future it gave out completes."""
 
-    def __init__(self, threads: int) -> None:
+    def __init__(self, threads: int, kernels: Sequence[Kernels] = ()) -> None:
+        """`kernels`: what the rule needs beside those that every rule needs."""
         self._queue: queue.SimpleQueue[_Item] = queue.SimpleQueue()
         self._rule: Rule | None = None
         self._base: Buffer | None = None
@@ -67,7 +69,7 @@ class Engine:
         """Time spent folding and finishing since the round began."""
         self._thread = threading.Thread(target=self._run, name="aggregation", daemon=True)
         self._thread.start()
-        self._ready = self._submit(lambda: runtime.configure(threads))
+        self._ready = self._submit(lambda: runtime.configure(threads, kernels))
 
     def ready(self) -> asyncio.Future[None]:
         """Done once the kernels are compiled; RuntimeError when they cannot run here."""

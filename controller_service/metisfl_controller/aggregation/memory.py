@@ -2,7 +2,7 @@
 
 Beside its upload slots, a controller holds at most, all at once, while it finishes a round:
 
-    the sums                8 bytes an element
+    what the rule keeps     sums of 8 bytes an element; moments of a server optimiser
     the next model          1 model
     the served model        1 model, which is also the base of the learners' updates
     as it travels           1 model: its chunk messages in Float32; in a narrower codec, its encoded form and those
@@ -32,7 +32,10 @@ other's round trips."""
 
 MAX_SLOTS = 4096
 
-_SUM_BYTES = 8
+
+def sums_bytes(layout: Layout) -> int:
+    """Memory of the sums that a rule of the mean family keeps: a float64 for each element."""
+    return 8 * layout.parameters
 
 
 def default_budget(available: int) -> int:
@@ -49,10 +52,13 @@ class MemoryPlan:
     on_disk: bool
 
     @classmethod
-    def of(cls, budget: int, layout: Layout, upload_bytes: int) -> MemoryPlan:
-        """The plan for a layout under `budget` bytes, when encoded uploads have `upload_bytes`."""
-        rest = budget - (_SUM_BYTES * layout.parameters + 3 * layout.nbytes)
-        wanted = min(MAX_SLOTS, max(SLOTS, SMALL_BYTES // max(1, upload_bytes)))
+    def of(
+        cls, budget: int, layout: Layout, upload_bytes: int, kept_bytes: int, max_slots: int = MAX_SLOTS
+    ) -> MemoryPlan:
+        """The plan for a layout under `budget` bytes, when encoded uploads have `upload_bytes` and the rule keeps
+        `kept_bytes`. There are no more than `max_slots`, also where they would fit."""
+        rest = budget - (kept_bytes + 3 * layout.nbytes)
+        wanted = min(max_slots, max(SLOTS, SMALL_BYTES // max(1, upload_bytes)))
         if rest < upload_bytes:
             return cls(upload_bytes, min(SLOTS, wanted), True)
         return cls(upload_bytes, min(wanted, rest // max(1, upload_bytes)), False)
@@ -60,14 +66,21 @@ class MemoryPlan:
 
 @dataclass(frozen=True)
 class ModelMemory:
-    """Memory for everything of model size, within `budget` bytes; what does not fit goes to files in `directory`."""
+    """Memory for everything of model size, within `budget` bytes; what does not fit goes to files in `directory`.
+
+    `kept_bytes`: what the aggregation rule keeps for a layout. `max_slots`: at most so many uploads are in memory at
+    once.
+    """
 
     budget: int
     directory: Path
+    kept_bytes: Callable[[Layout], int] = sums_bytes
+    max_slots: int = MAX_SLOTS
 
     def plan(self, layout: Layout, upload_bytes: int | None = None) -> MemoryPlan:
         """Encoded uploads have the model's own size by default."""
-        return MemoryPlan.of(self.budget, layout, layout.nbytes if upload_bytes is None else upload_bytes)
+        nbytes = layout.nbytes if upload_bytes is None else upload_bytes
+        return MemoryPlan.of(self.budget, layout, nbytes, self.kept_bytes(layout), self.max_slots)
 
     def allocator(self, layout: Layout) -> Callable[[int], Buffer]:
         """Makes zeroed, aligned buffers for models of this layout and their sums. It raises OSError when the disk has

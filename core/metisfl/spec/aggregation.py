@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Annotated
 
-from metisfl.spec.fields import SpecModel
+from pydantic import Field
+
+from metisfl.spec import server_optimizer
+from metisfl.spec.fields import DecimalBelowOne, PositiveDecimalString, SpecModel
+from metisfl.spec.rule import Json, Rule
+from metisfl.spec.server_optimizer import ServerOptimizerSpec
 
 
 class AggregationRule(StrEnum):
     FED_AVG = "FedAvg"
+    FED_STRIDE = "FedStride"
+    FED_NOVA = "FedNova"
 
 
 class Weighting(StrEnum):
@@ -17,11 +25,33 @@ class Weighting(StrEnum):
     PARTICIPANTS = "Participants"
 
 
+class FedStrideSpec(SpecModel):
+    """How FedStride bounds memory."""
+
+    models: Annotated[int, Field(ge=1, le=64)] = 1
+    """How many models are in memory and folded in one pass, at most."""
+
+
+class FedNovaSpec(SpecModel):
+    """What FedNova must know of local training."""
+
+    local_momentum: DecimalBelowOne = "0"
+    """Momentum of the learners' SGD, 0 to below 1."""
+
+
 class AggregationSpec(SpecModel):
     """How updates become the next global model."""
 
     rule: AggregationRule = AggregationRule.FED_AVG
-    """FedAvg: the weighted mean of the participants' models (arXiv 1602.05629)."""
+    """FedAvg: the weighted mean of the participants' models (arXiv 1602.05629). FedStride: the same with a bound on the
+    models in memory. FedNova: the mean of directions, for learners that take different numbers of local steps
+    (arXiv 2007.07481)."""
+
+    fed_stride: FedStrideSpec | None = None
+    """For rule FedStride."""
+
+    fed_nova: FedNovaSpec | None = None
+    """For rule FedNova."""
 
     weighting: Weighting = Weighting.TRAINING_EXAMPLES
     """TrainingExamples: each update counts by the size of the data it was trained on. CompletedBatches: by the batches
@@ -30,3 +60,39 @@ class AggregationSpec(SpecModel):
     deterministic: bool = False
     """Add the updates in the learners' order instead of that of their arrival, so that the same updates always make the
     same model, bit for bit. Updates that arrive out of order wait, on disk when others need their place in memory."""
+
+    server_optimizer: ServerOptimizerSpec = ServerOptimizerSpec()
+
+    clip_norm: PositiveDecimalString | None = None
+    """Bound on each update's L2 norm over the trainable floating-point tensors: a longer one is scaled down to it
+    before it is added. By default updates are not clipped."""
+
+    @property
+    def fed_stride_or_default(self) -> FedStrideSpec:
+        return self.fed_stride or FedStrideSpec()
+
+    @property
+    def fed_nova_or_default(self) -> FedNovaSpec:
+        return self.fed_nova or FedNovaSpec()
+
+
+_MEMBERS = {"fedStride": "FedStride", "fedNova": "FedNova"}
+"""Which rule each member is for."""
+
+
+def _member_rule(member: str, rule: str) -> Rule:
+    def holds(aggregation: Json) -> bool:
+        return member not in aggregation or aggregation.get("rule") == rule
+
+    return Rule(
+        path=("spec", "aggregation"),
+        message=f"{member} is for rule {rule} only",
+        holds=holds,
+        cel=f"!has(self.{member}) || self.rule == '{rule}'",
+    )
+
+
+RULES: tuple[Rule, ...] = (
+    *(_member_rule(member, rule) for member, rule in _MEMBERS.items()),
+    *server_optimizer.RULES,
+)

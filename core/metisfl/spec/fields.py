@@ -16,6 +16,8 @@ DECIMAL_PATTERN = r"^[0-9]{1,9}(\.[0-9]{1,12})?$"
 SIGNED_DECIMAL_PATTERN = r"^-?[0-9]{1,9}(\.[0-9]{1,12})?$"
 # Above 0 and at most 1.
 FRACTION_PATTERN = r"^(0\.[0-9]{0,11}[1-9][0-9]{0,11}|1(\.0{1,12})?)$"
+POSITIVE_DECIMAL_PATTERN = r"^(0\.[0-9]{0,11}[1-9][0-9]{0,11}|[1-9][0-9]{0,8}(\.[0-9]{1,12})?)$"
+BELOW_ONE_PATTERN = r"^0(\.[0-9]{1,12})?$"
 NAME_PATTERN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
 # The binary and decimal suffixes of resource.Quantity that make sense for storage.
 QUANTITY_PATTERN = r"^[0-9]{1,12}(\.[0-9]{1,3})?(k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$"
@@ -27,6 +29,8 @@ PARAMETER_KEY_PATTERN = r"^[A-Za-z_][A-Za-z0-9_.-]*$"
 
 DecimalString = Annotated[str, StringConstraints(pattern=DECIMAL_PATTERN, max_length=24)]
 SignedDecimalString = Annotated[str, StringConstraints(pattern=SIGNED_DECIMAL_PATTERN, max_length=24)]
+PositiveDecimalString = Annotated[str, StringConstraints(pattern=POSITIVE_DECIMAL_PATTERN, max_length=24)]
+DecimalBelowOne = Annotated[str, StringConstraints(pattern=BELOW_ONE_PATTERN, max_length=24)]
 PositiveFraction = Annotated[str, StringConstraints(pattern=FRACTION_PATTERN, max_length=24)]
 GroupName = Annotated[str, StringConstraints(pattern=NAME_PATTERN, min_length=1, max_length=20)]
 ObjectName = Annotated[str, StringConstraints(pattern=NAME_PATTERN, min_length=1, max_length=63)]

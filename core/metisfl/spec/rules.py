@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from metisfl.spec import groups, pods, selection, termination, training, transport
+from metisfl.spec import aggregation, groups, pods, selection, termination, training, transport
 from metisfl.spec.rule import BrokenRulesError, Fixed, Json, Rule
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ RULES: tuple[Rule, ...] = (
     *transport.RULES,
     *groups.RULES,
     *pods.RULES,
+    *aggregation.RULES,
 )
 
 # What has been trained depends on these; all else may change while a federation runs, from its next round on.

@@ -57,6 +57,19 @@ VALID = {
     "all of TopK": changed("spec.transport", {"codec": "TopK", "topK": {"fraction": "1"}}),
     "compression": changed("spec.transport.compression", {"type": "Zstd", "level": 9}),
     "target with one bound": changed("spec.termination.targetMetric", {"name": "loss", "atMost": "-0.5"}),
+    **{f"rule {name}": changed("spec.aggregation.rule", name) for name in ("FedStride", "FedNova")},
+    "strides": changed("spec.aggregation", {"rule": "FedStride", "fedStride": {"models": 2}}),
+    "local momentum": changed("spec.aggregation", {"rule": "FedNova", "fedNova": {"localMomentum": "0.9"}}),
+    "clipping": changed("spec.aggregation.clipNorm", "0.05"),
+    "server momentum": changed(
+        "spec.aggregation.serverOptimizer", {"type": "Momentum", "learningRate": "0.5", "momentum": "0"}
+    ),
+    **{
+        f"server optimiser {name}": changed(
+            "spec.aggregation.serverOptimizer", {"type": name, "learningRate": "0.01", "beta1": "0.9", "tau": "0.001"}
+        )
+        for name in ("Adam", "Yogi", "Adagrad")
+    },
     "pod parts are kept": changed(
         "spec.learnerGroups",
         [
@@ -111,6 +124,10 @@ INVALID = {
     "unknown compression": changed("spec.transport.compression.type", "Gzip"),
     "compression beyond its levels": changed("spec.transport.compression", {"type": "Zstd", "level": 20}),
     "TLS that is not built": changed("spec.security.tls.mode", "Auto"),
+    "a bound of nothing": changed("spec.aggregation.clipNorm", "0.00"),
+    "strides of nothing": changed("spec.aggregation", {"rule": "FedStride", "fedStride": {"models": 0}}),
+    "a decay of 1": changed("spec.aggregation.serverOptimizer", {"type": "Adam", "beta1": "1"}),
+    "no step": changed("spec.aggregation.serverOptimizer", {"type": "Momentum", "learningRate": "0"}),
     "quorum above 100": changed("spec.protocol.synchronous", {"quorumPercent": 101}),
     "no entrypoint": changed("spec.learner.entrypoint", ...),
     "entrypoint without class": changed("spec.learner.entrypoint", "module"),
@@ -136,6 +153,13 @@ INVALID_BY_RULE = {
     "topK without its codec": changed("spec.transport", {"codec": "Int8", "topK": {"fraction": "0.01"}}),
     "topK with the default codec": changed("spec.transport.topK", {"fraction": "0.01"}),
     "epochs and steps": changed("spec.training", {"epochs": 1, "steps": 10}),
+    "fedStride without its rule": changed("spec.aggregation.fedStride", {"models": 2}),
+    "fedNova without its rule": changed("spec.aggregation", {"rule": "FedStride", "fedNova": {"localMomentum": "0"}}),
+    "a learning rate without optimiser": changed("spec.aggregation.serverOptimizer", {"learningRate": "1"}),
+    "momentum for Adam": changed("spec.aggregation.serverOptimizer", {"type": "Adam", "momentum": "0.9"}),
+    "beta1 for Momentum": changed("spec.aggregation.serverOptimizer", {"type": "Momentum", "beta1": "0.9"}),
+    "beta2 for Adagrad": changed("spec.aggregation.serverOptimizer", {"type": "Adagrad", "beta2": "0.9"}),
+    "tau for Momentum": changed("spec.aggregation.serverOptimizer", {"type": "Momentum", "tau": "0.1"}),
     "level without compression": changed("spec.transport.compression.level", 3),
     "Random without its member": changed("spec.selection.type", "Random"),
     "RoundRobin without its member": changed("spec.selection.type", "RoundRobin"),

@@ -215,9 +215,9 @@ async def test_closing_finishes_what_is_queued(kernels: object) -> None:
 
 async def test_an_idle_engine_refers_to_nothing_of_model_size(engine: Engine) -> None:
     """A round lasts long, and memory is planned without a second copy of anything."""
-    encoding = Encoding(LAYOUT, Codec.BFLOAT16)
+    encoding = Encoding(LAYOUT, Codec.BFLOAT16, updates=True)
     base, content = model(1), encoding.encode(model(2))
-    await engine.begin(FedAvg(encoding, updates=True), base)
+    await engine.begin(FedAvg(encoding), base)
     folded = engine.fold(Staged(content, 1.0))
     finished = await engine.finish()
     await folded

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from metisfl.wire.layout import Layout, aligned_zeros
 from metisfl_controller.aggregation.mapped import MappedFile, is_mapped, mapped_zeros, release
-from metisfl_controller.aggregation.memory import MAX_SLOTS, SLOTS, SMALL_BYTES, MemoryPlan, ModelMemory
+from metisfl_controller.aggregation.memory import MAX_SLOTS, SLOTS, SMALL_BYTES, MemoryPlan, ModelMemory, sums_bytes
 from metisfl_controller.memory_limit import available_memory
 
 MIB = 1 << 20
@@ -26,7 +26,7 @@ def floats(parameters: int) -> Layout:
 
 
 def plan(budget: int, layout: Layout, upload: int | None = None) -> MemoryPlan:
-    return MemoryPlan.of(budget, layout, upload or layout.nbytes)
+    return MemoryPlan.of(budget, layout, upload or layout.nbytes, sums_bytes(layout))
 
 
 # ---- the plan

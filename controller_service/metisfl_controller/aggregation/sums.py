@@ -1,0 +1,104 @@
+"""Weighted sums of uploads, one flat float64 array for each segment of the layout.
+
+Memory that is a file is passed over tile by tile, and let go of behind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from metisfl.wire.codecs import EncodedSegment
+from metisfl.wire.layout import Buffer
+from metisfl_controller.aggregation.kernels import kinds
+from metisfl_controller.aggregation.kernels.folding import Source, finish, fold
+from metisfl_controller.aggregation.mapped import is_mapped, release
+
+_TILE = 1 << 24
+"""Elements after which memory that is a file is let go, 128 MiB of sums."""
+
+
+@dataclass(frozen=True)
+class Term:
+    """One upload's part in a sum: weight · content."""
+
+    content: Buffer
+    weight: float
+
+
+class SegmentSums:
+    """Running sums of one segment, shape (elements,). Terms are added in the order given, one after the other; how they
+    are divided over calls does not change a bit."""
+
+    def __init__(self, encoded: EncodedSegment, allocate: Callable[[int], Buffer]) -> None:
+        """`encoded`: how terms hold the segment. `allocate` may raise OSError."""
+        self.encoded = encoded
+        self.values = allocate(8 * encoded.segment.elements).view(np.float64)
+        self.empty = True
+        """The sums are 0, whatever is in their memory."""
+
+    def add(self, terms: Sequence[Term]) -> None:
+        """Several at once cost less than one by one."""
+        if not terms:
+            return
+        source, planes = self._source(terms)
+        for start, stop in tiles(self.values, *planes):
+            fold(self.values, source, start, stop, empty=self.empty)
+            release(self.values[start:stop], written=True)
+            self._release_read(planes, start, stop)
+        self.empty = False
+
+    def mean(
+        self, terms: Sequence[Term], divisor: float, out: NDArray[Any], base: NDArray[Any] | None, share: float
+    ) -> None:
+        """(sums + terms) / divisor + share · base into `out`, rounded once, in one pass; the sums stay as they are.
+
+        `out` and `base` have shape (elements,) and the segment's dtype; `base` is for floating point. Raises ValueError
+        when a result is not finite.
+        """
+        source, planes = self._source(terms)
+        added = base if share else None
+        bad = 0
+        for start, stop in tiles(self.values, *planes, out, *([added] if added is not None else [])):
+            bad += finish(
+                self.values, source, start, stop, empty=self.empty, total=divisor, out=out, base=added, share=share
+            )
+            release(self.values[start:stop], written=False)
+            release(out[start:stop], written=True)
+            if added is not None:
+                release(added[start:stop], written=False)
+            self._release_read(planes, start, stop)
+        require_finite(bad, out)
+
+    def _source(self, terms: Sequence[Term]) -> tuple[Source, list[NDArray[Any]]]:
+        models = [kinds.planes(self.encoded, term.content) for term in terms]
+        source = Source.of(kinds.kind_of(self.encoded), models, [term.weight for term in terms])
+        return source, [plane for model in models for plane in model]
+
+    def _release_read(self, planes: Sequence[NDArray[Any]], start: int, stop: int) -> None:
+        """Let go of what a tile has read; `release` cares for files only."""
+        elements = self.encoded.segment.elements
+        for plane in planes:
+            # Indices of TopK are spread about evenly; letting go too early costs reading again, no more.
+            release(plane[start * plane.size // elements : stop * plane.size // elements], written=False)
+
+
+def tiles(*arrays: NDArray[Any]) -> Iterator[tuple[int, int]]:
+    """Ranges of the first array's elements to go over one after the other: all at once, unless any array is a file."""
+    size = arrays[0].size
+    tile = _TILE if any(is_mapped(array) for array in arrays) else size
+    for start in range(0, size, max(1, tile)):
+        yield start, min(size, start + tile)
+
+
+def require_finite(bad: int, out: NDArray[Any]) -> None:
+    """Raises ValueError when `bad` elements that were written to `out` are not finite."""
+    if bad:
+        raise ValueError(
+            f"{bad} values of the new model are beyond the range of their dtype {out.dtype}: have the learners' "
+            "weights diverged?"
+        )
