@@ -59,7 +59,14 @@ async def serve(settings: Settings, log: ContextLogger, stop: asyncio.Event) -> 
     uid = settings.federation_uid or _kept_uid(settings.state_dir)
     log = log.bind(federation=federation.metadata.name)
     # First, as it may be refused: what follows starts threads.
-    store = Store(settings.state_dir, uid, federation.metadata.name, settings.checkpoints, settings.adopt_state)
+    store = Store(
+        directory=settings.state_dir,
+        uid=uid,
+        name=federation.metadata.name,
+        checkpoints=settings.checkpoints,
+        adopt=settings.adopt_state,
+        keep_versions=federation.spec.controller.keep_versions,
+    )
     aggregation = federation.spec.aggregation
     memory = ModelMemory(
         budget=_budget(federation, log),

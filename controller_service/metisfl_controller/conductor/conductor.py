@@ -193,6 +193,7 @@ class Conductor:
                 self.attendance.send(learner, pb.Task(kind=pb.TASK_KIND_WAIT, reason=reason))
             case m.PlanAdopted():
                 self.federation = self.configuration.federation
+                self.progress.store.keep_versions = self.federation.spec.controller.keep_versions
                 self._log.info("the changed spec is in force", extra={"configuration": self.configuration.digest})
                 self.attendance.require(needs_of(self.federation.spec))
                 self.attendance.renew_outdated()

@@ -17,6 +17,7 @@ from metisfl_controller.rounds.messages import RecordMetrics
 from metisfl_controller.rounds.selection.selector import History
 from metisfl_controller.rounds.termination.termination import Observed
 from metisfl_controller.server.downloads import GlobalModel
+from metisfl_controller.state.rule_states import StoredState
 from metisfl_controller.state.store import Outcome, RoundRecord, Snapshot, Store, StoredVersion
 
 T = TypeVar("T")
@@ -74,6 +75,12 @@ class Progress:
         stored, layout = self.latest, self.layout
         return await self.in_store(lambda: self.store.read(stored, layout, self.allocate))
 
+    async def read_rule_state(self) -> dict[str, Buffer]:
+        """What the aggregation rule kept with the newest version. Raises StateError."""
+        assert self.latest is not None
+        stored = self.latest
+        return await self.in_store(lambda: self.store.read_rule_state(stored, self.allocate))
+
     def allocate(self, nbytes: int) -> Buffer:
         """A buffer for something of model size, where the memory budget has room. Raises OSError when there is none."""
         assert self.layout is not None
@@ -87,8 +94,8 @@ class Progress:
     async def commit_initial(self, layout: Layout, model: Buffer) -> StoredVersion:
         return await self.in_store(lambda: self.store.commit_initial(layout, model))
 
-    async def commit_round(self, stored: StoredVersion, record: RoundRecord) -> None:
-        await self.in_store(lambda: self.store.commit_round(stored, record))
+    async def commit_round(self, stored: StoredVersion, record: RoundRecord, state: StoredState | None) -> None:
+        await self.in_store(lambda: self.store.commit_round(stored, record, state))
         self._count(record)
 
     def serve(self, stored: StoredVersion, model: GlobalModel) -> None:

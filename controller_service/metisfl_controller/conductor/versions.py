@@ -71,7 +71,13 @@ class Versions:
             version = await self.serving.encode(stored.version, await self.progress.read_latest())
         except CodecError as error:
             raise StateError(f"cannot go on at version {stored.version}: {error}") from error
-        self.serving.begin(stored, version, keep_base=self._make_rule().needs_base)
+        rule, state = self._make_rule(), await self.progress.read_rule_state()
+        if state:
+            try:
+                await self.engine.run(lambda: rule.restore(state))
+            except ValueError as error:
+                raise StateError(f"cannot go on at version {stored.version}: {error}") from error
+        self.serving.begin(stored, version, keep_base=rule.needs_base)
         self.log.info("resumed at model version %d", stored.version)
 
     def _make_rule(self) -> Rule:
@@ -142,7 +148,7 @@ class Versions:
         """Finish the model and make it the newest version."""
         assert self.progress.layout is not None
         assert self._rule is not None
-        layout, closed_at = self.progress.layout, self.clock()
+        layout, rule, closed_at = self.progress.layout, self._rule, self.clock()
         try:
             model = await self._finish()
         except ValueError as error:
@@ -150,14 +156,19 @@ class Versions:
         aggregated_at = self.clock()
         store = self.progress.store
         writing = asyncio.ensure_future(
-            self.progress.in_store(lambda: store.write_model(command.number, layout, model))
+            self.progress.in_store(
+                lambda: (
+                    store.write_model(command.number, layout, model),
+                    store.write_rule_state(command.number, rule.state()),
+                )
+            )
         )
         try:
             version = await self.serving.encode(command.number, model)
         except CodecError as error:
             await writing
             return m.AggregationFailed(f"round {command.number}: {error}")
-        stored = await writing
+        stored, state = await writing
         ended_at = self.clock()
         sent, received = self._bytes_at_begin
         record = RoundRecord(
@@ -174,8 +185,8 @@ class Versions:
             contributed={task.learner: done for task, done in self.accepted.items()},
             lost=command.lost,
         )
-        await self.progress.commit_round(stored, record)
-        self.serving.begin(stored, version, keep_base=self._rule.needs_base)
+        await self.progress.commit_round(stored, record, state)
+        self.serving.begin(stored, version, keep_base=rule.needs_base)
         self._tell(record)
         return m.Committed(command.number)
 

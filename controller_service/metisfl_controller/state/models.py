@@ -10,7 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -53,17 +54,28 @@ def file_name(version: int) -> str:
     return f"v{version:06}.safetensors"
 
 
+def state_file_name(version: int) -> str:
+    """Of what the aggregation rule keeps with a version."""
+    return f"v{version:06}-rule.safetensors"
+
+
 def write_model(path: Path, layout: Layout, model: Buffer, metadata: dict[str, str]) -> tuple[str, int]:
     """Write, fsync and rename into place; returns (SHA-256 of the file, its size in bytes). Raises OSError."""
+    return write_tensors(path, layout.views(model), metadata)
+
+
+def write_tensors(path: Path, tensors: Mapping[str, NDArray[Any]], metadata: dict[str, str]) -> tuple[str, int]:
+    """The same for contiguous arrays of any of the dtypes that models have."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_suffix(".tmp")
     digest, size, synced = hashlib.sha256(), 0, 0
+    large = sum(tensor.nbytes for tensor in tensors.values()) > _LARGE_BYTES
     with unfinished.open("wb") as file:
-        for piece in _content(layout, model, metadata):
+        for piece in _content(tensors, metadata):
             file.write(piece)
             digest.update(piece)
             size += len(piece)
-            if layout.nbytes > _LARGE_BYTES and size - synced >= WRITTEN_BACK_BYTES:
+            if large and size - synced >= WRITTEN_BACK_BYTES:
                 file.flush()
                 os.fdatasync(file.fileno())
                 synced = size
@@ -76,12 +88,33 @@ def write_model(path: Path, layout: Layout, model: Buffer, metadata: dict[str, s
 
 def read_model(path: Path, layout: Layout, sha256: str, allocate: Allocate = aligned_zeros) -> Buffer:
     """The model as a flat buffer. Raises OSError or ValueError: missing, damaged, or of another layout."""
+    with _undamaged(path, sha256) as file:
+        return _read(file, layout, allocate)
+
+
+def read_buffers(path: Path, sha256: str, allocate: Allocate = aligned_zeros) -> dict[str, Buffer]:
+    """What `write_tensors` wrote of flat byte arrays. Raises OSError or ValueError: missing, damaged, or of another
+    kind."""
+    with _undamaged(path, sha256) as file:
+        header, data = _header(file)
+        buffers = {}
+        for name, found in header.items():
+            if found["dtype"] != "U8" or len(found["shape"]) != 1:
+                raise ValueError(f"'{name}' is {found['dtype']}{found['shape']}, and bytes were expected")
+            buffers[name] = allocate(found["shape"][0])
+            _fill(file, name, buffers[name], data + found["data_offsets"][0])
+        return buffers
+
+
+@contextmanager
+def _undamaged(path: Path, sha256: str) -> Iterator[BufferedReader]:
+    """A file as it was written; whatever is wrong with it is said with its name. Raises OSError or ValueError."""
     with path.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
         if found != sha256:
             raise ValueError(f"{path.name} is damaged: its SHA-256 is {found}, and {sha256} was committed")
         try:
-            return _read(file, layout, allocate)
+            yield file
         except ValueError as error:
             raise ValueError(f"{path.name}: {error}") from error
 
@@ -95,26 +128,25 @@ def sync_directory(directory: Path) -> None:
         os.close(descriptor)
 
 
-def _content(layout: Layout, model: Buffer, metadata: dict[str, str]) -> Iterator[memoryview]:
-    """The file, piece by piece: a header, then views of the model."""
-    views = layout.views(model)
+def _content(tensors: Mapping[str, NDArray[Any]], metadata: dict[str, str]) -> Iterator[memoryview]:
+    """The file, piece by piece: a header, then views of the tensors."""
     # Widest elements first, so that every tensor is aligned for readers that map the file.
-    tensors = sorted(layout.tensors, key=lambda tensor: -views[tensor.name].itemsize)
+    names = sorted(tensors, key=lambda name: -tensors[name].itemsize)
     header: dict[str, Any] = {RESERVED_NAME: metadata}
     start = 0
-    for tensor in tensors:
-        stop = start + views[tensor.name].nbytes
-        header[tensor.name] = {
-            "dtype": _DTYPES[tensor.dtype],
-            "shape": tensor.shape,
+    for name in names:
+        stop = start + tensors[name].nbytes
+        header[name] = {
+            "dtype": _DTYPES[tensors[name].dtype.name],
+            "shape": tensors[name].shape,
             "data_offsets": (start, stop),
         }
         start = stop
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     yield memoryview(len(text).to_bytes(8, "little") + text)
-    for tensor in tensors:
-        for piece in _pieces(views[tensor.name]):
+    for name in names:
+        for piece in _pieces(tensors[name]):
             yield piece.data
             release(piece, written=False)
 
@@ -133,12 +165,17 @@ def _read(file: BufferedReader, layout: Layout, allocate: Allocate) -> Buffer:
         raise ValueError("; ".join(problems[:5]))
     model = allocate(layout.nbytes)
     for name, view in layout.views(model).items():
-        file.seek(data + header[name]["data_offsets"][0])
-        for piece in _pieces(view):
-            if file.readinto(piece.data) != piece.size:
-                raise ValueError(f"the file ends within tensor '{name}'")
-            release(piece, written=True)
+        _fill(file, name, view, data + header[name]["data_offsets"][0])
     return model
+
+
+def _fill(file: BufferedReader, name: str, tensor: NDArray[np.generic], start: int) -> None:
+    """Read a tensor's bytes, which begin at `start`."""
+    file.seek(start)
+    for piece in _pieces(tensor):
+        if file.readinto(piece.data) != piece.size:
+            raise ValueError(f"the file ends within tensor '{name}'")
+        release(piece, written=True)
 
 
 def _header(file: BufferedReader) -> tuple[dict[str, Any], int]:

@@ -22,6 +22,13 @@ CREATE TABLE IF NOT EXISTS versions (
   stored     INTEGER NOT NULL DEFAULT 1
 );
 
+-- What the aggregation rule keeps with the newest version.
+CREATE TABLE IF NOT EXISTS rule_states (
+  version INTEGER PRIMARY KEY REFERENCES versions (version),
+  file    TEXT NOT NULL,
+  sha256  TEXT NOT NULL
+);
+
 -- Times are seconds since the epoch, UTC.
 CREATE TABLE IF NOT EXISTS rounds (
   number            INTEGER PRIMARY KEY,

@@ -11,7 +11,7 @@ import json
 import os
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib.resources import files
@@ -24,8 +24,7 @@ from metisfl.wire.layout import Buffer, Layout, aligned_zeros
 from metisfl_controller.rounds.evaluation import Mean
 from metisfl_controller.rounds.termination.termination import Observed
 from metisfl_controller.state.models import Allocate, file_name, read_model, write_model
-
-KEEP_VERSIONS = 3
+from metisfl_controller.state.rule_states import RuleStates, StoredState
 
 
 class StateError(RuntimeError):
@@ -99,11 +98,22 @@ class Store:
     again begins at version 0. Benchmarks use that to time the rest of a round.
 
     With `adopt`, the state of another federation becomes this one's: its models and history are gone on from, and if
-    it had ended, that is no more.
+    it had ended, that is no more. What its aggregation rule kept is forgotten.
+
+    The files of the newest `keep_versions` versions are kept; a change of it holds from the next commit on.
     """
 
-    def __init__(self, directory: Path, uid: str, name: str, checkpoints: bool = True, adopt: bool = False) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        uid: str,
+        name: str,
+        checkpoints: bool = True,
+        adopt: bool = False,
+        keep_versions: int = 3,
+    ) -> None:
         self.directory = directory
+        self.keep_versions = keep_versions
         self._checkpoints = checkpoints
         try:
             directory.mkdir(parents=True, exist_ok=True)
@@ -129,6 +139,7 @@ class Store:
         self._database.execute("PRAGMA journal_mode = DELETE")
         self._database.execute(f"PRAGMA synchronous = {'FULL' if self._checkpoints else 'OFF'}")
         self._database.executescript(files(__package__).joinpath("schema.sql").read_text())
+        self._rule_states = RuleStates(self._database, self.directory / "models")
 
     def _start(self, uid: str, name: str, adopt: bool) -> None:
         row = self._one("SELECT uid FROM federation")
@@ -138,6 +149,7 @@ class Store:
                 "completed_at = NULL, published_version = NULL",
                 (uid, name),
             )
+            self._database.execute("DELETE FROM rule_states")
         elif row and row[0] != uid:
             raise StateError(
                 f"{self.directory} holds another federation (uid {row[0]}, this one is {uid}): use an empty directory"
@@ -152,6 +164,7 @@ class Store:
             last = "(SELECT max(version) FROM versions WHERE stored)"
             for table in ("participants WHERE round", "rounds WHERE version", "evaluations WHERE version"):
                 self._database.execute(f"DELETE FROM {table} > {last}")
+            self._database.execute(f"DELETE FROM rule_states WHERE version > {last}")
             self._database.execute(f"DELETE FROM versions WHERE version > {last}")
 
     def close(self) -> None:
@@ -232,6 +245,15 @@ class Store:
         except (OSError, ValueError) as error:
             raise StateError(f"model version {version.version} cannot be read: {error}") from error
 
+    def read_rule_state(self, version: StoredVersion, allocate: Allocate = aligned_zeros) -> dict[str, Buffer]:
+        """What the aggregation rule kept with a version, empty if it kept nothing. Raises StateError."""
+        try:
+            return self._rule_states.read(version.version, allocate)
+        except (OSError, ValueError) as error:
+            raise StateError(
+                f"what the aggregation rule kept with model version {version.version} cannot be read: {error}"
+            ) from error
+
     def path(self, version: StoredVersion) -> Path:
         return self.directory / "models" / version.file
 
@@ -251,10 +273,17 @@ class Store:
             return StoredVersion(version, file_name(version), "", 0, time.time(), False)
         return self._write(version, layout, model)
 
-    def commit_round(self, stored: StoredVersion, record: RoundRecord) -> None:
-        """The round and its version, in one transaction; then files that are no longer kept are removed."""
+    def write_rule_state(self, version: int, state: Mapping[str, Buffer]) -> StoredState | None:
+        """The file of what the aggregation rule keeps with a version that is about to be committed, if anything."""
+        return self._rule_states.write(version, state) if state and self._checkpoints else None
+
+    def commit_round(self, stored: StoredVersion, record: RoundRecord, state: StoredState | None = None) -> None:
+        """The round, its version and the rule's state, in one transaction; then files that are no longer kept are
+        removed."""
         with self._transaction():
             self._insert_version(stored)
+            if state is not None:
+                self._rule_states.insert(state)
             self._database.execute(
                 "INSERT INTO rounds (number, version, started_at, ended_at, attempts, train_seconds, "
                 "aggregate_seconds, commit_seconds, bytes_received, bytes_sent) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -328,7 +357,8 @@ class Store:
         )
 
     def _prune(self) -> None:
-        for version in _outdated(self.versions()):
+        self._rule_states.prune()
+        for version in [version for version in self.versions() if version.stored][: -self.keep_versions]:
             with suppress(FileNotFoundError):
                 self.path(version).unlink()
             self._database.execute("UPDATE versions SET stored = 0 WHERE version = ?", (version.version,))
@@ -336,10 +366,6 @@ class Store:
     def _one(self, query: str) -> tuple[Any, ...] | None:
         row: tuple[Any, ...] | None = self._database.execute(query).fetchone()
         return row
-
-
-def _outdated(versions: Iterable[StoredVersion]) -> list[StoredVersion]:
-    return [version for version in versions if version.stored][:-KEEP_VERSIONS]
 
 
 def _lock(path: Path) -> int:

@@ -38,6 +38,10 @@ class ControllerSpec(PodOptions):
     controller that is evicted goes on elsewhere after its last committed round, so this only saves time."""
 
     storage: StorageSpec = StorageSpec()
+
+    keep_versions: Annotated[int, Field(ge=1, le=1000)] = 3
+    """How many of the newest model versions are kept on the volume."""
+
     threads: Annotated[int, Field(ge=1, le=1024)] | None = None
     """Aggregation threads; by default as many as the pod's CPU limit allows."""
 

@@ -1,0 +1,60 @@
+"""What an aggregation rule keeps from round to round, such as an optimiser's moments; stored with the version."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from metisfl.wire.layout import Buffer, aligned_zeros
+from metisfl_controller.state.models import Allocate, read_buffers, state_file_name, write_tensors
+
+
+@dataclass(frozen=True)
+class StoredState:
+    """A file that was written and synced; it counts once its version is committed."""
+
+    version: int
+    file: str
+    sha256: str
+
+
+class RuleStates:
+    """Rows of `rule_states` and their files, of the store's database and its models' directory.
+
+    Only the newest version's state is kept: it is what a controller that starts again goes on from.
+    """
+
+    def __init__(self, database: sqlite3.Connection, directory: Path) -> None:
+        self._database = database
+        self._directory = directory
+
+    def write(self, version: int, state: Mapping[str, Buffer]) -> StoredState:
+        """Raises OSError."""
+        name = state_file_name(version)
+        sha256, _ = write_tensors(self._directory / name, state, {"metisfl.version": str(version)})
+        return StoredState(version, name, sha256)
+
+    def insert(self, stored: StoredState) -> None:
+        """Part of the transaction that commits the version."""
+        self._database.execute(
+            "INSERT INTO rule_states (version, file, sha256) VALUES (?, ?, ?)",
+            (stored.version, stored.file, stored.sha256),
+        )
+
+    def read(self, version: int, allocate: Allocate = aligned_zeros) -> dict[str, Buffer]:
+        """The state that belongs to a version, empty if there is none. Raises OSError or ValueError."""
+        row = self._database.execute("SELECT file, sha256 FROM rule_states WHERE version = ?", (version,)).fetchone()
+        return {} if row is None else read_buffers(self._directory / row[0], row[1], allocate)
+
+    def prune(self) -> None:
+        """Remove all but the newest."""
+        outdated = self._database.execute(
+            "SELECT version, file FROM rule_states WHERE version < (SELECT max(version) FROM rule_states)"
+        ).fetchall()
+        for version, file in outdated:
+            with suppress(FileNotFoundError):
+                (self._directory / file).unlink()
+            self._database.execute("DELETE FROM rule_states WHERE version = ?", (version,))
