@@ -15,6 +15,7 @@ from kubernetes.dynamic import DynamicClient
 from metisfl.spec import API_GROUP, API_VERSION, KIND, PLURAL
 from metisfl_operator.names import FIELD_MANAGER
 from metisfl_operator.resources.metadata import Manifest
+from metisfl_operator.served import MOVED, ServedVersions, plurals
 
 CONNECT_SECONDS, READ_SECONDS = 5, 20
 
@@ -29,9 +30,9 @@ _COLLECTIONS = {
     "Event": ("api/v1", "events"),
     "NetworkPolicy": ("apis/networking.k8s.io/v1", "networkpolicies"),
     "PodDisruptionBudget": ("apis/policy/v1", "poddisruptionbudgets"),
+    "Ingress": ("apis/networking.k8s.io/v1", "ingresses"),
+    "TLSRoute": ("apis/gateway.networking.k8s.io/v1", "tlsroutes"),
 }
-# The one group that had no v1 on every server that is served: policy, before 1.21.
-_POLICY, _OLD_POLICY = "policy/v1", "policy/v1beta1"
 
 
 class KubeError(Exception):
@@ -95,7 +96,9 @@ class KubeClient:
             raise
 
     def list(self, kind: str, namespace: str, labels: str = "", fields: str = "") -> list[Manifest]:
-        """An empty namespace means all of them."""
+        """An empty namespace means all of them. Of a kind that the server does not have there are none."""
+        if not self._serves(kind):
+            return []
         answer = self._call(
             "get", self._path(kind, namespace), label_selector=labels or None, field_selector=fields or None
         )
@@ -144,20 +147,36 @@ class KubeClient:
         )
 
     @cached_property
-    def _policy_version(self) -> str:
-        """The newest version of the group policy that this server has and we speak."""
-        offered = self._call("get", "/apis/policy")["versions"]
-        return _POLICY if any(each["groupVersion"] == _POLICY for each in offered) else _OLD_POLICY
+    def _versions(self) -> ServedVersions:
+        return ServedVersions(self._resources)
+
+    def _resources(self, version: str) -> set[str]:
+        try:
+            return plurals(self._call("get", f"/apis/{version}"))
+        except KubeError as error:
+            if error.code != 404:
+                raise
+            return set()
+
+    def _serves(self, kind: str) -> bool:
+        _, plural = _COLLECTIONS[kind]
+        return plural not in MOVED or self._versions.of(plural) is not None
+
+    def _version(self, kind: str) -> str:
+        """group/version of a kind that moved. Raises KubeError when the server does not have it."""
+        version = self._versions.of(_COLLECTIONS[kind][1])
+        if version is None:
+            raise KubeError(400, f"this cluster has no {kind}: install what brings it ({_COLLECTIONS[kind][0]})")
+        return version
 
     def _served(self, manifest: Manifest) -> Manifest:
-        if manifest["apiVersion"] == _POLICY:
-            return {**manifest, "apiVersion": self._policy_version}
-        return manifest
+        kind = manifest["kind"]
+        return {**manifest, "apiVersion": self._version(kind)} if _COLLECTIONS[kind][1] in MOVED else manifest
 
     def _path(self, kind: str, namespace: str, *rest: str) -> str:
         prefix, plural = _COLLECTIONS[kind]
-        if prefix == f"apis/{_POLICY}":
-            prefix = f"apis/{self._policy_version}"
+        if plural in MOVED:
+            prefix = f"apis/{self._version(kind)}"
         scope = ("namespaces", namespace) if namespace else ()
         return "/" + "/".join((prefix, *scope, plural, *rest))
 

@@ -26,6 +26,11 @@ def controller_name(federation: str) -> str:
     return f"{federation}-{CONTROLLER}"
 
 
+def exposure_name(federation: str) -> str:
+    """What leads to the controller from outside of the cluster."""
+    return f"{federation}--sites"
+
+
 def all_learners_name(federation: str) -> str:
     """What concerns the learners of every group. No group's name is the same: none begins with a hyphen."""
     return f"{federation}--learners"

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from metisfl.spec.expose import ExposeSpec
 from metisfl.spec.fields import Image, MemoryQuantity, ObjectName, Quantity, SpecModel
 from metisfl.spec.pods import PodOptions
 
@@ -37,6 +38,7 @@ class ControllerSpec(PodOptions):
     """Keep the pod with a PodDisruptionBudget while the federation runs: `kubectl drain` then waits for its end. A
     controller that is evicted goes on elsewhere after its last committed round, so this only saves time."""
 
+    expose: ExposeSpec = ExposeSpec()
     storage: StorageSpec = StorageSpec()
 
     keep_versions: Annotated[int, Field(ge=1, le=1000)] = 3

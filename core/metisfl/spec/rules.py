@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from metisfl.spec import aggregation, groups, pods, selection, termination, training, transport
+from metisfl.spec import aggregation, expose, groups, pods, selection, termination, training, transport
 from metisfl.spec.rule import BrokenRulesError, Fixed, Json, Rule
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ RULES: tuple[Rule, ...] = (
     *training.RULES,
     *transport.RULES,
     *groups.RULES,
+    *expose.RULES,
     *pods.RULES,
     *aggregation.RULES,
 )

@@ -142,4 +142,4 @@ class FederationStatus(StatusModel):
     """When the federation completed or failed."""
 
     endpoint: _Text | None = None
-    """host:port of the controller's gRPC inside the cluster."""
+    """host:port of the controller's gRPC: as sites dial it where it is exposed, otherwise inside the cluster."""

@@ -13,7 +13,9 @@ from metisfl_operator.reconcile.trouble import Trouble
 from metisfl_operator.resources.metadata import Manifest, Owner
 
 # The volume is never pruned: what was trained is worth more than tidiness.
-_PRUNED_KINDS = frozenset({"StatefulSet", "Service", "ConfigMap", "NetworkPolicy", "PodDisruptionBudget"})
+_PRUNED_KINDS = frozenset(
+    {"StatefulSet", "Service", "ConfigMap", "NetworkPolicy", "PodDisruptionBudget", "Ingress", "TLSRoute"}
+)
 
 
 def apply(kube: Kube, owner: Owner, observed: Observed, manifests: Iterable[Manifest]) -> list[Trouble]:

@@ -17,6 +17,7 @@ from metisfl_operator.reconcile.lifecycle import Lifecycle
 from metisfl_operator.reconcile.observe import Observed
 from metisfl_operator.reconcile.reasons import Reason
 from metisfl_operator.reconcile.trouble import Trouble
+from metisfl_operator.resources.expose import exposed
 from metisfl_operator.resources.metadata import Owner
 
 _SHOWN_CAUSES = 5
@@ -46,6 +47,12 @@ class Situation:
     @property
     def connected(self) -> int:
         return connected(self.document)
+
+    @property
+    def endpoint(self) -> str:
+        """Where learners find the controller: from outside where it is exposed, otherwise in the cluster."""
+        service = self.observed.child("Service", names.exposure_name(self.owner.name))
+        return exposed(self.federation, service) or names.endpoint(self.owner.name, self.owner.namespace)
 
     @property
     def absent(self) -> list[str]:

@@ -13,6 +13,7 @@ from metisfl_operator.resources.claim import PLAN_ANNOTATION, claim_name, volume
 from metisfl_operator.resources.configmap import config_map, controller_config, digest_of
 from metisfl_operator.resources.controller import controller_set
 from metisfl_operator.resources.disruption import disruption_budget
+from metisfl_operator.resources.expose import exposure
 from metisfl_operator.resources.learners import learner_set
 from metisfl_operator.resources.metadata import Manifest, Owner, stamped
 from metisfl_operator.resources.network import network_policies
@@ -56,7 +57,7 @@ def desired(
     if settings.network is not None:
         manifests += network_policies(owner, federation, settings.network)
     if stage is not Lifecycle.EXPIRED:
-        manifests.append(controller_service(owner))
+        manifests += [controller_service(owner), *exposure(owner, federation)]
     if controller.protect_from_eviction and stage is Lifecycle.RUNNING:
         manifests.append(disruption_budget(owner))
     manifests.append(controller_set(owner, federation, settings, stage.controller_replicas))

@@ -20,6 +20,8 @@ OWNED_KINDS = (
     "StatefulSet",
     "NetworkPolicy",
     "PodDisruptionBudget",
+    "Ingress",
+    "TLSRoute",
 )
 
 

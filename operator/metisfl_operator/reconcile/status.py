@@ -17,7 +17,6 @@ from metisfl.spec.status import (
     LearnersStatus,
     MetricStatus,
 )
-from metisfl_operator import names
 from metisfl_operator.reconcile.conditions import Situation, conditions
 from metisfl_operator.reconcile.lifecycle import Lifecycle
 from metisfl_operator.resources.metadata import Manifest, Owner
@@ -53,7 +52,7 @@ def status_of(situation: Situation) -> FederationStatus:
         conditions=conditions(situation),
         observed_generation=situation.federation.metadata.generation,
         learners=_learners(situation),
-        endpoint=names.endpoint(situation.owner.name, situation.owner.namespace) if serving else None,
+        endpoint=situation.endpoint if serving else None,
         **figures,
     )
 

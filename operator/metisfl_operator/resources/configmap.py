@@ -18,7 +18,7 @@ _OPERATOR_FIELDS: dict[str, Any] = {
     "suspend": True,
     "ttl_seconds_after_finished": True,
     "learner": {"source_ref": True},
-    "controller": {"protect_from_eviction", *_POD_FIELDS},
+    "controller": {"protect_from_eviction", "expose", *_POD_FIELDS},
     "learner_groups": {"__all__": _POD_FIELDS},
 }
 

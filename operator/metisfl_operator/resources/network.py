@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from metisfl.spec import Federation
+from metisfl.spec.expose import ExposeType
 from metisfl_operator import names
 from metisfl_operator.resources.metadata import Manifest, Owner, metadata
 from metisfl_operator.settings import NetworkSettings
@@ -31,10 +32,12 @@ def network_policies(owner: Owner, federation: Federation, settings: NetworkSett
             names.CONTROLLER,
             controller,
             ingress=[
-                _from(learner_pods, names.GRPC_PORT),
+                {"ports": [_tcp(names.GRPC_PORT)]}
+                if _from_outside(federation)
+                else _from(learner_pods, names.GRPC_PORT),
                 _from([_OPERATOR, *settings.http_from], names.HTTP_PORT),
             ],
-            egress=[_DNS, *settings.controller_egress],
+            egress=[_DNS, *_to_output(federation), *settings.controller_egress],
         ),
         _policy(
             owner,
@@ -48,6 +51,18 @@ def network_policies(owner: Owner, federation: Federation, settings: NetworkSett
             ],
         ),
     ]
+
+
+def _from_outside(federation: Federation) -> bool:
+    """Behind a load balancer or an ingress, where connections come from says nothing."""
+    expose = federation.spec.controller.expose
+    return expose.type is not ExposeType.CLUSTER_IP or expose.host is not None
+
+
+def _to_output(federation: Federation) -> list[Manifest]:
+    """HTTPS of an object store, whose addresses nobody knows beforehand."""
+    output = federation.spec.output
+    return [] if output is None or output.url.startswith("file:") else [{"ports": [_tcp(443)]}]
 
 
 def _policy(

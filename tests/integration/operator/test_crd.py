@@ -82,6 +82,18 @@ VALID = {
             )
         ],
     ),
+    **{
+        f"exposed by {expose['type']}": changed(
+            "spec", {**MINIMAL["spec"], "controller": {"expose": expose}, "security": {"tls": {"mode": "Auto"}}}
+        )
+        for expose in (
+            {"type": "ClusterIP", "host": "tunnel.example.org", "port": 443},
+            {"type": "NodePort", "host": "192.0.2.1", "nodePort": 30443},
+            {"type": "LoadBalancer", "loadBalancerSourceRanges": ["192.0.2.0/24"]},
+            {"type": "Ingress", "host": "fl.example.org", "ingressClassName": "nginx"},
+            {"type": "Gateway", "host": "fl.example.org", "gateway": {"name": "public"}},
+        )
+    },
     "an output": changed("spec.output", {"url": "s3://bucket/models", "versions": "All", "secretRef": {"name": "s3"}}),
     "an output to a folder": changed("spec.output", {"url": "file:///models"}),
     "an external group": changed("spec.learnerGroups", [{"name": "hospital", "external": True, "maxLearners": 4}]),
@@ -123,7 +135,7 @@ INVALID = {
     "more than all of TopK": changed("spec.transport", {"codec": "TopK", "topK": {"fraction": "1.01"}}),
     "unknown compression": changed("spec.transport.compression.type", "Gzip"),
     "compression beyond its levels": changed("spec.transport.compression", {"type": "Zstd", "level": 20}),
-    "TLS that is not built": changed("spec.security.tls.mode", "Auto"),
+    "TLS that is not built": changed("spec.security.tls.mode", "Manual"),
     "a bound of nothing": changed("spec.aggregation.clipNorm", "0.00"),
     "strides of nothing": changed("spec.aggregation", {"rule": "FedStride", "fedStride": {"models": 0}}),
     "a decay of 1": changed("spec.aggregation.serverOptimizer", {"type": "Adam", "beta1": "1"}),
@@ -171,6 +183,20 @@ INVALID_BY_RULE = {
     ),
     "no learners": changed("spec.learnerGroups", [group(replicas=0)]),
     "more wanted than there are": changed("spec.selection.minLearners", 2),
+    "a node port on no host": changed("spec.controller.expose", {"type": "NodePort"}),
+    "a gateway without its name": changed(
+        "spec",
+        {
+            **MINIMAL["spec"],
+            "controller": {"expose": {"type": "Gateway", "host": "fl.example.org"}},
+            "security": {"tls": {"mode": "Auto"}},
+        },
+    ),
+    "an ingress without TLS": changed("spec.controller.expose", {"type": "Ingress", "host": "fl.example.org"}),
+    "an ingress class of a load balancer": changed(
+        "spec.controller.expose", {"type": "LoadBalancer", "ingressClassName": "nginx"}
+    ),
+    "a node port of the cluster's own address": changed("spec.controller.expose.nodePort", 30443),
     "an external group without bound": changed("spec.learnerGroups", [group(external=True)]),
     "a bound without an external group": changed("spec.learnerGroups", [group(maxLearners=2)]),
     "an external group with replicas": changed("spec.learnerGroups", [group(external=True, maxLearners=2, replicas=3)]),
