@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
-CODE   := core operator controller_service learner_image benchmarks tests examples hack/_cluster hack/cluster hack/images hack/requirements hack/manifests
+CODE   := core operator controller_service learner_image benchmarks tests examples hack/_cluster hack/cluster hack/images hack/requirements hack/manifests hack/dashboards hack/chart-readme hack/api-docs
 
 .DEFAULT_GOAL := help
 .PHONY: help venv run test test-full lint format unit integration charts browser e2e images cluster-up cluster-down protos crd bench bench-compare bench-report clean

@@ -22,8 +22,8 @@ class NetworkSettings:
     """Peers that may reach controllers' REST side and metrics, such as Prometheus; the operator always may."""
     controller_egress: tuple[dict[str, Any], ...] = ()
     """Rules; DNS is always allowed."""
-    learner_egress: tuple[dict[str, Any], ...] = ()
-    """Rules; DNS and the controller's gRPC port are always allowed."""
+    learner_egress: tuple[dict[str, Any], ...] | None = None
+    """Rules; DNS and the controller's gRPC port are always allowed. None: learners may connect to anywhere."""
 
     @classmethod
     def parse(cls, text: str) -> NetworkSettings | None:
@@ -32,14 +32,15 @@ class NetworkSettings:
             return None
         try:
             found = json.loads(text)
-            parts = [tuple(found.pop(key, ())) for key in ("httpFrom", "controllerEgress", "learnerEgress")]
+            parts = {key: tuple(value) for key, value in found.items()}
         except (ValueError, AttributeError, TypeError) as error:
             raise SettingsError(f"METISFL_NETWORK_POLICIES is not a JSON object of lists: {error}") from error
-        if found or not all(isinstance(entry, dict) for part in parts for entry in part):
+        known = {"httpFrom", "controllerEgress", "learnerEgress"}
+        if not parts.keys() <= known or not all(isinstance(entry, dict) for part in parts.values() for entry in part):
             raise SettingsError(
-                "METISFL_NETWORK_POLICIES may hold httpFrom, controllerEgress and learnerEgress, each a list of objects"
+                f"METISFL_NETWORK_POLICIES may hold {', '.join(sorted(known))}, each a list of objects"
             )
-        return cls(*parts)
+        return cls(parts.get("httpFrom", ()), parts.get("controllerEgress", ()), parts.get("learnerEgress"))
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import runpy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,15 +15,22 @@ from helm_python.chart import lint
 from helm_python.errors import HelmError
 
 from metisfl.spec.crd import crd
+from metisfl_operator.settings import Settings as OperatorSettings
 
 Render = Callable[..., list[dict[str, Any]]]
 
-VERSIONS = ("1.25", "1.30", "1.36")  # 1.25 is the oldest that the validator knows; the cluster tests use 1.20
+# From the oldest that the validator knows to its newest; the cluster tests use 1.20.
+VERSIONS = [f"1.{minor}" for minor in range(25, 38)]
+FEW = ("1.25", "1.37")
 CUSTOM: dict[str, Any] = {
     "namespaces": ["team-a", "team-b"],
     "crds": {"keep": False},
     "images": {"operator": "registry.example/op:1", "pullPolicy": "Always", "pullSecrets": [{"name": "pull"}]},
     "logFormat": "text",
+    "networkPolicies": {"restrictLearnerEgress": True, "learnerEgress": [{"ports": [{"port": 5432}]}]},
+    "metrics": {"monitor": {"enabled": True, "kind": "ServiceMonitor", "labels": {"h": "i"}}},
+    "rules": {"enabled": True, "labels": {"h": "i"}},
+    "dashboards": {"enabled": True, "annotations": {"folder": "x"}},
     "serviceAccount": {"annotations": {"a": "b"}},
     "podAnnotations": {"a": "b"},
     "podLabels": {"c": "d"},
@@ -44,10 +52,11 @@ def operator_pod(objects: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("values", [{}, CUSTOM], ids=["default", "custom"])
-@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("version", [pytest.param(v, marks=[] if v in FEW else pytest.mark.slow) for v in VERSIONS])
 def test_objects_are_valid(render: Render, values: dict[str, Any], version: str) -> None:
     for manifest in render(**values):
-        if manifest["kind"] != "CustomResourceDefinition":
+        group = manifest["apiVersion"].partition("/")[0]
+        if group not in ("apiextensions.k8s.io", "monitoring.coreos.com"):
             kubernetes_validate.validate(manifest, version, strict=True)
 
 
@@ -140,6 +149,10 @@ def test_two_releases_do_not_share_names(render: Render) -> None:
         {"logFormat": "xml"},
         {"namespaces": "team-a"},
         {"rbac": {"create": "yes"}},
+        {"metrics": {"monitor": {"kind": "Probe"}}},
+        {"metrics": {"port": 70000}},
+        {"networkPolicies": {"httpFrom": {}}},
+        {"dashboards": {"enabled": True, "folder": "x"}},
     ],
     ids=str,
 )
@@ -148,17 +161,58 @@ def test_unknown_and_wrong_values_are_refused(chart: Chart, values: dict[str, An
         chart.validate_schema(values)
 
 
-def test_every_value_is_in_the_schema_and_the_readme(chart: Chart, root: Path) -> None:
+def test_every_value_is_in_the_schema_and_explained(chart: Chart, root: Path) -> None:
     def paths(node: dict[str, Any], prefix: str = "") -> list[str]:
         found = []
         for key, value in node.items():
-            if isinstance(value, dict) and value and key not in ("resources",):
+            if f"{prefix}{key}" not in explained and isinstance(value, dict) and value:
                 found += paths(value, f"{prefix}{key}.")
             else:
                 found.append(f"{prefix}{key}")
         return found
 
-    values = yaml.safe_load((root / "charts" / "metisfl" / "values.yaml").read_text())
-    readme = (root / "charts" / "metisfl" / "README.md").read_text()
-    assert [path for path in paths(values) if f"| `{path}` |" not in readme] == []
+    text = (root / "charts" / "metisfl" / "values.yaml").read_text()
+    explained = dict(runpy.run_path(str(root / "hack" / "chart-readme"))["documented"](text))
+    values = yaml.safe_load(text)
+    assert paths(values) == list(explained)
     chart.validate_schema(values)
+
+
+def test_the_readme_tells_of_these_values(root: Path) -> None:
+    written = (root / "charts" / "metisfl" / "README.md").read_text()
+    assert written == runpy.run_path(str(root / "hack" / "chart-readme"))["readme"](), "stale: run hack/chart-readme"
+
+
+def environment(objects: list[dict[str, Any]]) -> dict[str, str]:
+    (container,) = operator_pod(objects)["containers"]
+    return {entry["name"]: entry["value"] for entry in container["env"]}
+
+
+def test_the_operator_understands_its_settings(render: Render) -> None:
+    found = OperatorSettings.from_environment(environment(render()))
+    assert found.metrics_port == 8082
+    assert found.network is not None
+    assert found.network.learner_egress is None
+    assert found.network.http_from[0]["podSelector"]["matchLabels"] == {"app.kubernetes.io/name": "prometheus"}
+    found = OperatorSettings.from_environment(environment(render(**CUSTOM)))
+    assert found.network is not None
+    assert found.network.learner_egress == ({"ports": [{"port": 5432}]},)
+    found = OperatorSettings.from_environment(environment(render(networkPolicies={"enabled": False})))
+    assert found.network is None
+
+
+def test_the_operators_own_policy_lets_probes_and_prometheus_in(render: Render) -> None:
+    objects = render()
+    policy = one(objects, "NetworkPolicy")["spec"]
+    labels = one(objects, "Deployment")["spec"]["template"]["metadata"]["labels"]
+    assert policy["podSelector"]["matchLabels"].items() <= labels.items()
+    (container,) = operator_pod(objects)["containers"]
+    offered = {port["containerPort"] for port in container["ports"]}
+    assert {port["port"] for rule in policy["ingress"] for port in rule["ports"]} == offered
+
+
+def test_without_metrics_there_is_no_port_and_no_monitor_of_the_operator(render: Render) -> None:
+    objects = render(metrics={"port": 0, "monitor": {"enabled": True}})
+    (container,) = operator_pod(objects)["containers"]
+    assert [port["name"] for port in container["ports"]] == ["health"]
+    assert one(objects, "PodMonitor")["metadata"]["name"] == "metisfl-controllers"

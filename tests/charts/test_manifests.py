@@ -21,10 +21,14 @@ def test_manifests_are_the_charts(path: str) -> None:
     assert (ROOT / path).read_text() == GENERATED[path], f"{path} is stale: run hack/manifests"
 
 
-def test_kustomize_takes_everything() -> None:
-    listed = yaml.safe_load((ROOT / "manifests" / "kustomization.yaml").read_text())["resources"]
-    there = [path for folder in ("crd", "rbac", "operator") for path in (ROOT / "manifests" / folder).iterdir()]
-    assert sorted(listed) == sorted(str(path.relative_to(ROOT / "manifests")) for path in there)
+@pytest.mark.parametrize(
+    ("root", "folders"), [(".", ("crd", "rbac", "operator")), ("monitoring", (".",))], ids=["all", "monitoring"]
+)
+def test_kustomize_takes_everything(root: str, folders: tuple[str, ...]) -> None:
+    base = ROOT / "manifests" / root
+    listed = yaml.safe_load((base / "kustomization.yaml").read_text())["resources"]
+    there = [path for folder in folders for path in (base / folder).iterdir() if path.name != "kustomization.yaml"]
+    assert sorted(listed) == sorted(str(path.relative_to(base)) for path in there)
 
 
 def test_everything_goes_into_the_namespace_that_is_made() -> None:

@@ -251,7 +251,7 @@ class Conductor:
         machine, registry = self.machine, self.registry
         self.metrics.round.set(machine.round.number if machine.round else machine.version or 0)
         self.metrics.model_version.set(machine.version or 0)
-        self.metrics.learners("desired", registry.desired)
+        self.metrics.learners("desired", 0 if self.progress.outcome else registry.desired)
         self.metrics.learners("connected", self.attendance.connected)
         self.metrics.learners("ready", sum(learner.ready for learner in registry.learners.values()))
         self.metrics.learners("participating", machine.round.participants if machine.round else 0)

@@ -18,7 +18,7 @@ def controller_set(owner: Owner, federation: Federation, settings: Settings, rep
     labels = names.labels(owner.name, names.CONTROLLER)
     selector = names.selector_labels(owner.name, names.CONTROLLER)
     spec = federation.spec
-    read_once = [spec.controller.memory_budget, spec.security.model_dump(mode="json")]
+    read_once = [spec.controller.memory_budget, spec.security.tls.mode]
     return {
         "apiVersion": "apps/v1",
         "kind": "StatefulSet",

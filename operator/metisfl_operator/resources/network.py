@@ -5,8 +5,6 @@ They have an effect where the cluster's network enforces them; elsewhere they do
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from metisfl.spec import Federation
 from metisfl.spec.expose import ExposeType
 from metisfl_operator import names
@@ -25,38 +23,31 @@ def network_policies(owner: Owner, federation: Federation, settings: NetworkSett
     """One for the controller and one for all learners."""
     controller = names.selector_labels(owner.name, names.CONTROLLER)
     learners = names.selector_labels(owner.name, names.LEARNER)
-    learner_pods = [{"podSelector": {"matchLabels": learners}}]
+    anybody = {} if _from_outside(federation) else {"from": [{"podSelector": {"matchLabels": learners}}]}
+    learner_egress = None
+    if settings.learner_egress is not None:
+        to_controller = {"to": [{"podSelector": {"matchLabels": controller}}], "ports": [_tcp(names.GRPC_PORT)]}
+        learner_egress = [_DNS, to_controller, *settings.learner_egress]
     return [
         _policy(
             owner,
             names.CONTROLLER,
             controller,
             ingress=[
-                {"ports": [_tcp(names.GRPC_PORT)]}
-                if _from_outside(federation)
-                else _from(learner_pods, names.GRPC_PORT),
-                _from([_OPERATOR, *settings.http_from], names.HTTP_PORT),
+                {**anybody, "ports": [_tcp(names.GRPC_PORT)]},
+                {"from": [_OPERATOR, *settings.http_from], "ports": [_tcp(names.HTTP_PORT)]},
             ],
             egress=[_DNS, *_to_output(federation), *settings.controller_egress],
         ),
-        _policy(
-            owner,
-            names.LEARNER,
-            learners,
-            ingress=[],
-            egress=[
-                _DNS,
-                {"to": [{"podSelector": {"matchLabels": controller}}], "ports": [_tcp(names.GRPC_PORT)]},
-                *settings.learner_egress,
-            ],
-        ),
+        _policy(owner, names.LEARNER, learners, ingress=[], egress=learner_egress),
     ]
 
 
 def _from_outside(federation: Federation) -> bool:
-    """Behind a load balancer or an ingress, where connections come from says nothing."""
+    """Sites may come by any way; behind a load balancer or an ingress, where connections come from says nothing."""
     expose = federation.spec.controller.expose
-    return expose.type is not ExposeType.CLUSTER_IP or expose.host is not None
+    exposed = expose.type is not ExposeType.CLUSTER_IP or expose.host is not None
+    return exposed or any(group.external for group in federation.spec.learner_groups)
 
 
 def _to_output(federation: Federation) -> list[Manifest]:
@@ -66,8 +57,9 @@ def _to_output(federation: Federation) -> list[Manifest]:
 
 
 def _policy(
-    owner: Owner, component: str, selector: Manifest, ingress: Iterable[Manifest], egress: Iterable[Manifest]
+    owner: Owner, component: str, selector: Manifest, ingress: list[Manifest], egress: list[Manifest] | None
 ) -> Manifest:
+    """Without `egress`, connections to anywhere are allowed."""
     name = names.controller_name(owner.name) if component == names.CONTROLLER else names.all_learners_name(owner.name)
     return {
         "apiVersion": "networking.k8s.io/v1",
@@ -75,15 +67,11 @@ def _policy(
         "metadata": metadata(owner, name, names.labels(owner.name, component)),
         "spec": {
             "podSelector": {"matchLabels": selector},
-            "policyTypes": ["Ingress", "Egress"],
-            "ingress": list(ingress),
-            "egress": list(egress),
+            "policyTypes": ["Ingress"] if egress is None else ["Ingress", "Egress"],
+            "ingress": ingress,
+            **({} if egress is None else {"egress": egress}),
         },
     }
-
-
-def _from(peers: list[Manifest], port: int) -> Manifest:
-    return {"from": peers, "ports": [_tcp(port)]}
 
 
 def _tcp(port: int) -> Manifest:

@@ -8,7 +8,7 @@ import pytest
 
 from metisfl.spec import Federation, parse_federation
 from metisfl_operator.resources.metadata import Owner
-from metisfl_operator.settings import Settings
+from metisfl_operator.settings import NetworkSettings, Settings
 
 DOCUMENT: dict[str, Any] = {
     "apiVersion": "metisfl.dev/v1alpha1",
@@ -40,4 +40,4 @@ def owner() -> Owner:
 
 @pytest.fixture
 def settings() -> Settings:
-    return Settings("example.test/controller:1", "example.test/learner:1", "Never", "json")
+    return Settings("example.test/controller:1", "example.test/learner:1", "Never", "json", network=NetworkSettings())

@@ -34,9 +34,28 @@ FULL: dict[str, Any] = {
             "volumes": [{"name": "data", "emptyDir": {}}],
             "volumeMounts": [{"name": "data", "mountPath": "/data"}],
             "nodeSelector": {"site": "a"},
+            "env": [{"name": "A", "value": "b"}, {"name": "C", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}],
+            "envFrom": [{"configMapRef": {"name": "e"}}],
+            "initContainers": [{"name": "fetch", "image": "example.test/fetch:1"}],
+            "affinity": {"nodeAffinity": {}},
+            "tolerations": [{"key": "gpu", "operator": "Exists"}],
+            "topologySpreadConstraints": [
+                {"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "ScheduleAnyway"}
+            ],
+            "priorityClassName": "low",
+            "runtimeClassName": "nvidia",
+            "serviceAccountName": "site",
+            "imagePullSecrets": [{"name": "registry"}],
+            "podLabels": {"team": "x"},
+            "podAnnotations": {"note": "y"},
         }
     ],
     "controller": {
+        "protectFromEviction": True,
+        "env": [{"name": "A", "value": "b"}],
+        "volumes": [{"name": "more", "emptyDir": {}}],
+        "volumeMounts": [{"name": "more", "mountPath": "/more"}],
+        "initContainers": [{"name": "first", "image": "example.test/first:1"}],
         "image": "example.test/own-controller:2",
         "threads": 3,
         "resources": {"limits": {"cpu": "2"}},
@@ -82,11 +101,17 @@ def test_an_external_group_becomes_no_workload(objects: Callable[..., Objects]) 
     assert [name for kind, name in made if kind == "StatefulSet"] == ["demo-controller", "demo-a"]
 
 
-@pytest.mark.parametrize("version", ["1.25", "1.30", "1.36"])
+# From the oldest that the validator knows to its newest.
+VERSIONS = [f"1.{minor}" for minor in range(25, 38)]
+FEW = ("1.25", "1.37")
+
+
+@pytest.mark.parametrize("version", [pytest.param(v, marks=[] if v in FEW else pytest.mark.slow) for v in VERSIONS])
 @pytest.mark.parametrize("spec", [{}, FULL], ids=["small", "full"])
 def test_objects_are_valid(objects: Callable[..., Objects], spec: dict[str, Any], version: str) -> None:
     made = objects(**spec)
-    assert {kind for kind, _ in made} == {"PersistentVolumeClaim", "ConfigMap", "Service", "StatefulSet"}
+    always = {"PersistentVolumeClaim", "ConfigMap", "Service", "StatefulSet", "NetworkPolicy"}
+    assert {kind for kind, _ in made} == always | ({"PodDisruptionBudget"} if spec else set())
     for manifest in made.values():
         kubernetes_validate.validate(manifest, version, strict=True)
 
