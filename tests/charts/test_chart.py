@@ -16,6 +16,7 @@ from helm_python.errors import HelmError
 
 from metisfl.spec.crd import crd
 from metisfl_operator.settings import Settings as OperatorSettings
+from tests.unit.operator.pod_security import violations
 
 Render = Callable[..., list[dict[str, Any]]]
 
@@ -87,9 +88,7 @@ def test_the_operator_runs_alone_and_restricted(render: Render) -> None:
     assert deployment["strategy"] == {"type": "Recreate"}
     pod = deployment["template"]["spec"]
     (container,) = pod["containers"]
-    assert pod["securityContext"]["runAsNonRoot"] is True
-    assert pod["securityContext"]["runAsUser"] > 0
-    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert violations(pod) == []
     assert container["securityContext"] == {
         "allowPrivilegeEscalation": False,
         "readOnlyRootFilesystem": True,
