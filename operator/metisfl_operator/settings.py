@@ -37,9 +37,7 @@ class NetworkSettings:
             raise SettingsError(f"METISFL_NETWORK_POLICIES is not a JSON object of lists: {error}") from error
         known = {"httpFrom", "controllerEgress", "learnerEgress"}
         if not parts.keys() <= known or not all(isinstance(entry, dict) for part in parts.values() for entry in part):
-            raise SettingsError(
-                f"METISFL_NETWORK_POLICIES may hold {', '.join(sorted(known))}, each a list of objects"
-            )
+            raise SettingsError(f"METISFL_NETWORK_POLICIES may hold {', '.join(sorted(known))}, each a list of objects")
         return cls(parts.get("httpFrom", ()), parts.get("controllerEgress", ()), parts.get("learnerEgress"))
 
 

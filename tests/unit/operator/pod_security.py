@@ -1,4 +1,4 @@
-"""The Pod Security Standard "restricted", as https://kubernetes.io/docs/concepts/security/pod-security-standards/ has it.
+"""The Pod Security Standard "restricted", https://kubernetes.io/docs/concepts/security/pod-security-standards/.
 
 Clusters before 1.23 do not enforce it, so the rules are written down here, without any of the product's code.
 """
