@@ -23,7 +23,7 @@ def network_policies(owner: Owner, federation: Federation, settings: NetworkSett
     """One for the controller and one for all learners."""
     controller = names.selector_labels(owner.name, names.CONTROLLER)
     learners = names.selector_labels(owner.name, names.LEARNER)
-    anybody = {} if _from_outside(federation) else {"from": [{"podSelector": {"matchLabels": learners}}]}
+    from_whom = {} if _from_outside(federation) else {"from": [{"podSelector": {"matchLabels": learners}}]}
     learner_egress = None
     if settings.learner_egress is not None:
         to_controller = {"to": [{"podSelector": {"matchLabels": controller}}], "ports": [_tcp(names.GRPC_PORT)]}
@@ -34,7 +34,7 @@ def network_policies(owner: Owner, federation: Federation, settings: NetworkSett
             names.CONTROLLER,
             controller,
             ingress=[
-                {**anybody, "ports": [_tcp(names.GRPC_PORT)]},
+                {**from_whom, "ports": [_tcp(names.GRPC_PORT)]},
                 {"from": [_OPERATOR, *settings.http_from], "ports": [_tcp(names.HTTP_PORT)]},
             ],
             egress=[_DNS, *_to_output(federation), *settings.controller_egress],
