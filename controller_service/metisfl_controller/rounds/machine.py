@@ -126,7 +126,7 @@ class Machine:
                 self._evaluated_by(event)
             case m.Committed(version):
                 self.version, self._early, self._evaluated = version, {}, False
-                self._training.committed()
+                self._training.committed(version)
                 self.phase = Phase.BETWEEN
             case m.AggregationFailed(message):
                 self._fail("AggregationFailed", message)

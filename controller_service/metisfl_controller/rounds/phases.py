@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from metisfl_controller.rounds.selection.selector import History
+from metisfl_controller.rounds.tasks import TaskId
 from metisfl_controller.rounds.termination.termination import Observed
 
 
@@ -36,6 +37,9 @@ class Resumed:
 
     learners: Mapping[str, History] = field(default_factory=dict)
     """What each did, for those that are to be selected."""
+
+    counted: frozenset[TaskId] = frozenset()
+    """What is in the versions that tasks of protocol Asynchronous may still be compared with."""
 
     @property
     def phase(self) -> Phase:

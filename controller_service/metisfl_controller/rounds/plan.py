@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 
 from metisfl.spec import FederationSpec
+from metisfl.spec.protocol import AsynchronousSpec, LateUpdates, SemiSynchronousSpec
 from metisfl.spec.termination import PlateauSpec, TargetMetricSpec
+from metisfl_controller.rounds.protocols.parameters import Buffering, Pacing
 from metisfl_controller.rounds.selection.all import All
 from metisfl_controller.rounds.selection.choice import selection_of
 from metisfl_controller.rounds.selection.policy import Candidate, Selection
@@ -28,6 +30,12 @@ class Plan:
     over_select: int = 0
     late_updates: bool = False
     """Whether updates that miss their round count in the next."""
+
+    pacing: Pacing | None = None
+    """Set for protocol SemiSynchronous."""
+
+    buffering: Buffering | None = None
+    """Set for protocol Asynchronous."""
 
     evaluate_every: int = 1
     max_duration: float | None = None
@@ -51,16 +59,22 @@ class Plan:
 
     @classmethod
     def of(cls, spec: FederationSpec) -> Plan:
-        synchronous = spec.protocol.synchronous_or_default
-        termination = spec.termination
+        protocol, termination = spec.protocol, spec.termination
+        member, synchronous = protocol.member, protocol.synchronous_or_default
         selection = selection_of(spec.selection)
         everybody = [Candidate(f"{group.name}-{i}") for group in spec.learner_groups for i in range(group.awaited)]
-        quorum = quorum_of(len(selection.select(everybody, round=1)), synchronous.quorum_percent)
+        # Without rounds one learner is enough to go on with.
+        quorum_percent = 1 if isinstance(member, AsynchronousSpec) else member.quorum_percent
+        quorum = quorum_of(len(selection.select(everybody, round=1)), quorum_percent)
         return cls(
             expected_learners=spec.awaited_learners,
             min_learners=spec.selection.min_learners or quorum,
-            quorum_percent=synchronous.quorum_percent,
-            round_deadline=synchronous.round_deadline_seconds,
+            quorum_percent=quorum_percent,
+            round_deadline=member.round_deadline_seconds,
+            over_select=synchronous.over_select,
+            late_updates=synchronous.late_updates is LateUpdates.NEXT_ROUND,
+            pacing=Pacing.of(member, spec.training.batch_size) if isinstance(member, SemiSynchronousSpec) else None,
+            buffering=Buffering.of(member) if isinstance(member, AsynchronousSpec) else None,
             max_rounds=termination.max_rounds,
             evaluate_every=spec.evaluation.every_rounds,
             weigh=WEIGHTINGS[spec.aggregation.weighting],

@@ -128,7 +128,7 @@ class RoundTraining:
             tasks=tuple(closed.participants[learner].task for learner in done),
         )
 
-    def committed(self) -> None:
+    def committed(self, version: int) -> None:
         self.round = None
 
     def abandon(self, reason: str) -> None:

@@ -112,7 +112,8 @@ class Training(Protocol):
     def commit(self) -> None:
         """Close the version in the making: nothing more can go into it."""
 
-    def committed(self) -> None: ...
+    def committed(self, version: int) -> None:
+        """This is the newest version now."""
 
     def abandon(self, reason: str) -> None:
         """There will be no further version: whoever is at work may stop."""

@@ -21,6 +21,7 @@ _MAX_SHOWN = 80
 _PATTERNS: dict[str, str] = {
     fields.DECIMAL_PATTERN: "a decimal number that is not negative, such as '0.05'",
     fields.SIGNED_DECIMAL_PATTERN: "a decimal number, such as '0.97' or '-1.5'",
+    fields.POSITIVE_DECIMAL_PATTERN: "a decimal number above 0, such as '1.5'",
     fields.FRACTION_PATTERN: "a decimal number above 0 and at most 1, such as '0.01'",
     fields.NAME_PATTERN: "lower-case letters, digits and '-', with a letter or digit at both ends, such as 'silo-a'",
     fields.QUANTITY_PATTERN: "a quantity of bytes, such as '512Mi' or '10Gi'",

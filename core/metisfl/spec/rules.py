@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from metisfl.spec import aggregation, expose, groups, pods, selection, termination, training, transport
+from metisfl.spec import (
+    aggregation,
+    compatibility,
+    expose,
+    groups,
+    pods,
+    protocol,
+    selection,
+    termination,
+    training,
+    transport,
+)
 from metisfl.spec.rule import BrokenRulesError, Fixed, Json, Rule
 
 if TYPE_CHECKING:
@@ -27,6 +38,7 @@ RULES: tuple[Rule, ...] = (
         holds=_workload_names_fit,
         cel=f"self.spec.learnerGroups.all(g, size(self.metadata.name) + size(g.name) < {MAX_WORKLOAD_NAME_LENGTH})",
     ),
+    *protocol.RULES,
     *selection.RULES,
     *termination.RULES,
     *training.RULES,
@@ -35,6 +47,7 @@ RULES: tuple[Rule, ...] = (
     *expose.RULES,
     *pods.RULES,
     *aggregation.RULES,
+    *compatibility.RULES,
 )
 
 # What has been trained depends on these; all else may change while a federation runs, from its next round on.
@@ -44,6 +57,7 @@ FIXED: tuple[Fixed, ...] = (
     Fixed(("spec",), "managedBy"),
     Fixed(("spec",), "initialModel"),
     Fixed(("spec", "protocol"), "type"),
+    Fixed(("spec", "protocol", "asynchronous"), "bufferSize"),
     Fixed(("spec",), "aggregation"),
     Fixed(("spec",), "transport"),
     Fixed(("spec", "controller", "storage"), "existingClaim"),

@@ -1,0 +1,102 @@
+"""Which parts of `spec` do not go together, and why."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from metisfl.spec.protocol import LateUpdates, ProtocolType
+from metisfl.spec.rule import Json, Rule
+
+
+def _protocol(spec: Json) -> str:
+    return str(spec.get("protocol", {}).get("type", ProtocolType.SYNCHRONOUS))
+
+
+def _codec(spec: Json) -> str:
+    return str(spec.get("transport", {}).get("codec", "Float32"))
+
+
+def _member(spec: Json, name: str) -> dict[str, Any]:
+    member: dict[str, Any] = spec.get("protocol", {}).get(name) or {}
+    return member
+
+
+def _late_updates_need_no_base(spec: Json) -> bool:
+    late = _member(spec, "synchronous").get("lateUpdates", LateUpdates.DROP)
+    return late != LateUpdates.NEXT_ROUND or _codec(spec) == "Float32"
+
+
+def _mixing_needs_no_base(spec: Json) -> bool:
+    single = _protocol(spec) == ProtocolType.ASYNCHRONOUS and _member(spec, "asynchronous").get("bufferSize", 1) == 1
+    return not single or _codec(spec) == "Float32"
+
+
+def _no_order_without_rounds(spec: Json) -> bool:
+    return _protocol(spec) != ProtocolType.ASYNCHRONOUS or not spec.get("aggregation", {}).get("deterministic", False)
+
+
+def _mean_without_rounds(spec: Json) -> bool:
+    rule = spec.get("aggregation", {}).get("rule", "FedAvg")
+    return _protocol(spec) != ProtocolType.ASYNCHRONOUS or rule in ("FedAvg", "FedStride")
+
+
+def _all_without_rounds(spec: Json) -> bool:
+    selection = spec.get("selection", {}).get("type", "All")
+    return _protocol(spec) != ProtocolType.ASYNCHRONOUS or selection == "All"
+
+
+def _first_round_is_one_epoch(spec: Json) -> bool:
+    training = spec.get("training", {})
+    return _protocol(spec) != ProtocolType.SEMI_SYNCHRONOUS or (
+        "steps" not in training and training.get("epochs", 1) == 1
+    )
+
+
+_ASYNCHRONOUS = f"self.protocol.type == '{ProtocolType.ASYNCHRONOUS}'"
+
+RULES: tuple[Rule, ...] = (
+    Rule(
+        path=("spec",),
+        message="protocol.synchronous.lateUpdates NextRound needs transport.codec Float32: updates of other codecs are "
+        "differences to a model that is gone by the next round",
+        holds=_late_updates_need_no_base,
+        cel="!has(self.protocol.synchronous) || !has(self.protocol.synchronous.lateUpdates) || "
+        f"self.protocol.synchronous.lateUpdates != '{LateUpdates.NEXT_ROUND}' || self.transport.codec == 'Float32'",
+    ),
+    Rule(
+        path=("spec",),
+        message="protocol Asynchronous with bufferSize 1 needs transport.codec Float32: it mixes whole models, and "
+        "other codecs send differences; a bufferSize of 2 or more takes them",
+        holds=_mixing_needs_no_base,
+        cel=f"!({_ASYNCHRONOUS}) || (has(self.protocol.asynchronous) && has(self.protocol.asynchronous.bufferSize) && "
+        "self.protocol.asynchronous.bufferSize > 1) || self.transport.codec == 'Float32'",
+    ),
+    Rule(
+        path=("spec",),
+        message="aggregation.deterministic needs a protocol with rounds: what goes into a version of protocol "
+        "Asynchronous depends on the order of arrival",
+        holds=_no_order_without_rounds,
+        cel=f"!({_ASYNCHRONOUS}) || !self.aggregation.deterministic",
+    ),
+    Rule(
+        path=("spec",),
+        message="protocol Asynchronous needs aggregation.rule FedAvg or FedStride: others compare or remember the updates "
+        "of a round in which everybody trained from the same version",
+        holds=_mean_without_rounds,
+        cel=f"!({_ASYNCHRONOUS}) || self.aggregation.rule in ['FedAvg', 'FedStride']",
+    ),
+    Rule(
+        path=("spec",),
+        message="protocol Asynchronous needs selection.type All: every learner is given its next task at once",
+        holds=_all_without_rounds,
+        cel=f"!({_ASYNCHRONOUS}) || self.selection.type == 'All'",
+    ),
+    Rule(
+        path=("spec",),
+        message="protocol SemiSynchronous decides itself how much each learner trains: leave out training.steps, and "
+        "training.epochs unless it is 1",
+        holds=_first_round_is_one_epoch,
+        cel=f"self.protocol.type != '{ProtocolType.SEMI_SYNCHRONOUS}' || "
+        "(!has(self.training.steps) && (!has(self.training.epochs) || self.training.epochs == 1))",
+    ),
+)
