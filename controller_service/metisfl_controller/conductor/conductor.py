@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from metisfl.api import FederationState
 from metisfl.logs import ContextLogger
 from metisfl.proto.v1 import controller_pb2 as pb
+from metisfl.spec.protocol import ProtocolType
+from metisfl.wire.codecs import Encoding
 from metisfl_controller.aggregation.choice import rule_of
 from metisfl_controller.aggregation.engine import Engine
 from metisfl_controller.aggregation.memory import ModelMemory
@@ -71,7 +73,8 @@ class Conductor:
         self._engine = engine
         self._log = log
         self._background = Background()
-        self.transport = transport_of(federation.spec.transport)
+        spec = federation.spec
+        self.transport = transport_of(spec.transport, updates=spec.protocol.needs_updates)
         self.progress = Progress(store, memory, self.transport)
         self.attendance = Attendance(registry, self.progress, self._handle, clock, log, needs_of(federation.spec))
         self.verdicts = Verdicts(
@@ -84,16 +87,18 @@ class Conductor:
             handle=self._handle,
             log=log,
         )
+        serving = Serving(engine, self.progress)
+        self.served = serving.served
         self._versions = Versions(
             engine=engine,
             uploads=uploads,
             accepted=self.verdicts.accepted,
             progress=self.progress,
-            serving=Serving(engine, self.progress),
+            serving=serving,
             metrics=metrics,
             clock=clock,
             log=log,
-            rule_of=lambda encoding: rule_of(federation.spec.aggregation, encoding, self.progress.allocate),
+            rule_of=self._rule_of,
             order_of=self._order_of,
         )
         self.delivery = Delivery(lambda: self.configuration.federation, uid, self.progress, ObjectStore, metrics, log)
@@ -104,6 +109,13 @@ class Conductor:
     def _machine(self, resumed: Resumed) -> Machine:
         plan = Plan.of(self.federation.spec)
         return Machine(plan, self.uid, self.progress.incarnation, resumed, self.clock())
+
+    def _rule_of(self, encoding: Encoding) -> Rule:
+        spec = self.federation.spec
+        rule = rule_of(spec.aggregation, encoding, self.progress.allocate)
+        # Versions of this protocol go a part of the way from the one before, which has to be there.
+        rule.needs_base |= spec.protocol.type is ProtocolType.ASYNCHRONOUS
+        return rule
 
     def _order_of(self, rule: Rule) -> FoldOrder:
         if rule.gathers:
@@ -121,16 +133,26 @@ class Conductor:
         version = snapshot.latest.version if snapshot.latest else None
         self.machine = self._machine(
             Resumed(
-                version,
-                snapshot.started_at,
-                snapshot.outcome is not None,
+                version=version,
+                started_at=snapshot.started_at,
+                ended=snapshot.outcome is not None,
                 observed=self.progress.observed,
                 learners=self.progress.learners,
+                counted=await self._counted(version),
             )
         )
         await self._engine.ready()
         await self._versions.resume()
         self.delivery.start()
+
+    async def _counted(self, version: int | None) -> frozenset[TaskId]:
+        """Tasks whose results are in the versions up to this one, and which a learner may still hold."""
+        protocol = self.federation.spec.protocol
+        if protocol.type is not ProtocolType.ASYNCHRONOUS or version is None:
+            return frozenset()
+        since = version - protocol.asynchronous_or_default.max_staleness
+        ids = await self.progress.in_store(lambda: self.progress.store.tasks_after(since))
+        return frozenset(map(TaskId.parse, ids))
 
     async def run(self) -> None:
         """Let time pass until cancelled. Raises what went wrong in the background, such as a full disk."""
@@ -180,6 +202,7 @@ class Conductor:
             self._execute(command)
         if self.machine.phase is not phase:
             self.verdicts.free_stale()
+            self.served.keep(self.machine.versions)
 
     def _execute(self, command: m.Command) -> None:
         match command:
@@ -226,7 +249,7 @@ class Conductor:
         self.delivery.poke()
 
     async def _commit(self, command: m.CommitRound) -> None:
-        self._handle(await self._versions.commit(command))
+        self._handle(await self._versions.commit(command, keep=self.machine.versions))
         self.delivery.poke()
 
     async def _record_metrics(self, known: m.RecordMetrics) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -11,12 +11,12 @@ from metisfl.spec.termination import MetricSource
 from metisfl.wire.codecs import Encoding
 from metisfl.wire.layout import Buffer, Layout
 from metisfl.wire.transport import Transport
+from metisfl_controller.aggregation.mapped import mapped_zeros
 from metisfl_controller.aggregation.memory import ModelMemory
 from metisfl_controller.rounds.evaluation import Mean
 from metisfl_controller.rounds.messages import RecordMetrics
 from metisfl_controller.rounds.selection.selector import History
 from metisfl_controller.rounds.termination.termination import Observed
-from metisfl_controller.server.downloads import GlobalModel
 from metisfl_controller.state.rule_states import StoredState
 from metisfl_controller.state.store import Outcome, RoundRecord, Snapshot, Store, StoredVersion
 
@@ -36,7 +36,6 @@ class Progress:
         """How results of training arrive, once the layout is known."""
         self.downloads: Encoding | None = None
         self.latest: StoredVersion | None = None
-        self.model: GlobalModel | None = None
         self.outcome: Outcome | None = None
         self.version_metrics: dict[int, dict[str, Mean]] = {}
         """By learners, of every evaluated version."""
@@ -81,6 +80,23 @@ class Progress:
         stored = self.latest
         return await self.in_store(lambda: self.store.read_rule_state(stored, self.allocate))
 
+    async def read_mapped(self, version: int) -> Buffer | None:
+        """A version from its file, in a mapped file; None when it is not stored any more. Raises StateError and
+        OSError."""
+        layout, store = self.layout, self.store
+        if layout is None:
+            return None
+
+        def read() -> Buffer | None:
+            stored = next((v for v in store.versions() if v.version == version and v.stored), None)
+            return None if stored is None else store.read(stored, layout, self.allocate_mapped)
+
+        return await self.in_store(read)
+
+    def allocate_mapped(self, nbytes: int) -> Buffer:
+        """A mapped file. Raises OSError when the disk has no room."""
+        return mapped_zeros(self._memory.directory, nbytes)
+
     def allocate(self, nbytes: int) -> Buffer:
         """A buffer for something of model size, where the memory budget has room. Raises OSError when there is none."""
         assert self.layout is not None
@@ -94,13 +110,11 @@ class Progress:
     async def commit_initial(self, layout: Layout, model: Buffer) -> StoredVersion:
         return await self.in_store(lambda: self.store.commit_initial(layout, model))
 
-    async def commit_round(self, stored: StoredVersion, record: RoundRecord, state: StoredState | None) -> None:
-        await self.in_store(lambda: self.store.commit_round(stored, record, state))
+    async def commit_round(
+        self, stored: StoredVersion, record: RoundRecord, state: StoredState | None, keep: Set[int]
+    ) -> None:
+        await self.in_store(lambda: self.store.commit_round(stored, record, state, keep))
         self._count(record)
-
-    def serve(self, stored: StoredVersion, model: GlobalModel) -> None:
-        """This is the newest version from now on."""
-        self.latest, self.model = stored, model
 
     async def record_metrics(self, known: RecordMetrics) -> None:
         of_source = self.version_metrics if known.source is MetricSource.LEARNERS else self.evaluator_metrics

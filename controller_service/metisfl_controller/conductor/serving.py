@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from metisfl.wire.codecs import Codec, CodecError, Encoding
 from metisfl.wire.layout import Buffer
 from metisfl_controller.aggregation.engine import Engine
 from metisfl_controller.aggregation.kernels import conversions
 from metisfl_controller.conductor.progress import Progress
+from metisfl_controller.conductor.served import Served
 from metisfl_controller.server.downloads import GlobalModel
 from metisfl_controller.state.store import StoredVersion
 
@@ -34,6 +35,10 @@ class Serving:
     engine: Engine
     progress: Progress
     _base: asyncio.Future[Buffer] | None = None
+    served: Served = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.served = Served(self._read_back)
 
     async def encode(self, version: int, model: Buffer) -> Encoded:
         """Encode a version, while it is being committed. Raises CodecError when it cannot travel."""
@@ -59,7 +64,20 @@ class Serving:
         if keep_base or transport.updates:
             model = None if encoding.codec.lossless else version.model
             self._base = self.engine.run(lambda: conversions.decode(encoding, version.content, model))
-        self.progress.serve(stored, version.travelling)
+        self.progress.latest = stored
+        self.served.add(version.travelling)
+
+    async def _read_back(self, version: int) -> GlobalModel | None:
+        """A version as it travels, from its file: the same bytes as before."""
+        encoding, transport = self.progress.downloads, self.progress.transport
+        model = await self.progress.read_mapped(version)
+        if model is None or encoding is None:
+            return None
+        content = model
+        if not encoding.codec.lossless:
+            content = self.progress.allocate_mapped(encoding.nbytes)
+            await self.engine.run(lambda: conversions.encode(encoding, model, content))
+        return GlobalModel(version, encoding, content, transport.packer)
 
     async def base(self) -> Buffer | None:
         """What this version's learners train from; None where nobody needs it."""

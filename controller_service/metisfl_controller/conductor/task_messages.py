@@ -29,7 +29,7 @@ def task_message(
             epochs=0 if steps else training.epochs_or_default,
             batch_size=training.batch_size,
             learning_rate=float(training.learning_rate),
-            seed=order.round,
+            seed=order.round if order.seed is None else order.seed,
             steps=steps,
             proximal_mu=float(training.proximal_mu),
         )

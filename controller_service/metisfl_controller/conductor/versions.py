@@ -7,7 +7,7 @@ engine: a round's folds always come after its beginning and before its commit.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Set
 from dataclasses import dataclass, field
 
 from metisfl.logs import ContextLogger
@@ -29,7 +29,7 @@ from metisfl_controller.state.store import Contribution, RoundRecord, StateError
 
 @dataclass(eq=False)
 class Versions:
-    """`accepted` holds the open round's contributions; it is emptied when the next one begins."""
+    """`accepted` holds the contributions that are in no committed version yet."""
 
     engine: Engine
     uploads: Uploads
@@ -57,6 +57,7 @@ class Versions:
         except CodecError as error:
             return m.AggregationFailed(f"the initial model: {error}")
         rule = self._make_rule()
+        del self.accepted[task]
         self.serving.begin(await self.progress.commit_initial(layout, model), version, keep_base=rule.needs_base)
         self.log.info("initial model committed", extra={"learner": task.learner, "parameters": layout.parameters})
         return m.Committed(0)
@@ -89,7 +90,6 @@ class Versions:
     async def begin(self, number: int, started_at: float) -> None:
         """`started_at`: when the first round of all began."""
         assert self._rule is not None
-        self.accepted.clear()
         self.abandon()
         self._bytes_at_begin = (self.metrics.bytes_sent, self.metrics.bytes_received)
         self.log.info("round begins", extra={"round": number})
@@ -144,8 +144,8 @@ class Versions:
         finally:
             self._drop(rest)
 
-    async def commit(self, command: m.CommitRound) -> m.Committed | m.AggregationFailed:
-        """Finish the model and make it the newest version."""
+    async def commit(self, command: m.CommitRound, keep: Set[int]) -> m.Committed | m.AggregationFailed:
+        """Finish the model and make it the newest version. `keep`: earlier versions whose files are still needed."""
         assert self.progress.layout is not None
         assert self._rule is not None
         layout, rule, closed_at = self.progress.layout, self._rule, self.clock()
@@ -182,13 +182,24 @@ class Versions:
             commit_seconds=ended_at - aggregated_at,
             bytes_received=self.metrics.bytes_received - received,
             bytes_sent=self.metrics.bytes_sent - sent,
-            contributed={task.learner: done for task, done in self.accepted.items()},
+            contributed=self._contributed(command.tasks),
             lost=command.lost,
+            tasks=tuple(map(str, command.tasks)),
         )
-        await self.progress.commit_round(stored, record, state)
+        await self.progress.commit_round(stored, record, state, keep)
+        for task in command.tasks:
+            del self.accepted[task]
         self.serving.begin(stored, version, keep_base=rule.needs_base)
         self._tell(record)
         return m.Committed(command.number)
+
+    def _contributed(self, tasks: Iterable[TaskId]) -> dict[str, Contribution]:
+        """What each learner did, in one task or more."""
+        done: dict[str, Contribution] = {}
+        for task in tasks:
+            before, this = done.get(task.learner), self.accepted[task]
+            done[task.learner] = this if before is None else before.followed_by(this)
+        return done
 
     def _tell(self, record: RoundRecord) -> None:
         seconds = record.ended_at - record.started_at

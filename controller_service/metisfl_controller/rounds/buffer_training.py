@@ -27,6 +27,8 @@ from metisfl_controller.rounds.tasks import Kind, Order, TaskId
 from metisfl_controller.rounds.training import Close, GiveUp, Judged, RoundStatus, Step
 from metisfl_controller.rounds.work import Work
 
+_SEEDS_A_VERSION = 1 << 20
+
 
 class BufferTraining:
     """What is a round elsewhere is here the filling of one buffer: number n makes version n; see `Training`."""
@@ -270,7 +272,9 @@ class BufferTraining:
 
     def _order(self, task: TaskId) -> Order:
         evaluate = self._survey.lacks(task.learner) and self._survey.version == task.base_version
-        return Order(task, task.base_version + 1, evaluate=evaluate)
+        # Trained twice from one version in the same order, its data would make the same update twice.
+        seed = task.base_version * _SEEDS_A_VERSION + task.attempt
+        return Order(task, task.base_version + 1, evaluate=evaluate, seed=seed)
 
     # ---- metrics
 

@@ -7,7 +7,7 @@ it so far, and conclusive when nobody is at work on it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Set
 from dataclasses import dataclass
 
 from metisfl.spec.termination import MetricSource
@@ -72,6 +72,11 @@ class Evaluators:
         """Versions whose metrics have become conclusive since this was last asked."""
         found, self._conclusive = self._conclusive, []
         return found
+
+    @property
+    def versions(self) -> Set[int]:
+        """Those that somebody is at work on."""
+        return {each.task.base_version for each in self.present.values() if each.task is not None}
 
     def owing(self, version: int) -> list[str]:
         """Who is there and may still report this version, the newest one."""

@@ -76,8 +76,9 @@ class Machine:
 
     @property
     def versions(self) -> Set[int]:
-        """The model versions that learners may ask for."""
-        return self._training.versions if self.version is None else self._training.versions | {self.version}
+        """The model versions that learners and evaluators may ask for."""
+        newest = set() if self.version is None else {self.version}
+        return newest | self._training.versions | self.evaluators.versions
 
     def handle(self, event: m.Event, now: float) -> list[m.Command]:
         """Take in one event at time `now` (seconds, never going back) and say what to do."""

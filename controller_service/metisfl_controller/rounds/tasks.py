@@ -45,10 +45,12 @@ class TaskId:
 @dataclass(frozen=True)
 class Order:
     """A task for one learner. `deadline` is on the clock of the machine's `now`; None means no limit. `steps`: batches
-    for this learner to train on; None means what `spec.training` says."""
+    for this learner to train on; None means what `spec.training` says. `seed`: of its shuffling; None means the round's
+    number, the same for all."""
 
     task: TaskId
     round: int
     evaluate: bool = False
     deadline: float | None = None
     steps: int | None = None
+    seed: int | None = None

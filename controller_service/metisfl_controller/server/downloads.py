@@ -14,6 +14,10 @@ from metisfl.wire.transport import MODEL_SECTION
 from metisfl_controller.server.chunks import chunks_of
 
 
+class RetiredError(Exception):
+    """A download that goes on, from where it was broken off, when it is asked for again."""
+
+
 class GlobalModel:
     """One version as it travels. Its messages are made once, at once, and where memory allows they are kept; `content`,
     the encoded model, is not unless it is a mapped file."""
@@ -24,11 +28,19 @@ class GlobalModel:
         header = pb.DownloadHeader(model_version=version, sections=[encoding.section(MODEL_SECTION)])
         self._header = frames.encode(pb.DownloadResponse(header=header))
         self._chunks = chunks_of(content, packer)
+        self._retired = False
+
+    def retire(self) -> None:
+        """End the downloads under way: the memory is needed, and they can go on elsewhere."""
+        self._retired = True
 
     async def stream(self, offset: int, sent: Callable[[int], None]) -> AsyncIterator[pb.DownloadResponse | bytes]:
-        """The messages of a download from the chunk at byte `offset` on; `sent` hears of each payload's size."""
+        """The messages of a download from the chunk at byte `offset` on; `sent` hears of each payload's size.
+        Raises RetiredError."""
         yield self._header
         async for chunk in self._chunks.stream(offset):
+            if self._retired:
+                raise RetiredError(f"model version {self.version} is not kept in memory any more; go on")
             yield chunk.message
             sent(chunk.payload)
         yield pb.DownloadResponse(finish=model_pb2.Finish(section_checksums=[await self._chunks.checksum()]))

@@ -21,8 +21,10 @@ from metisfl_controller.conductor.conductor import Conductor
 from metisfl_controller.security.audit import Action, Audit
 from metisfl_controller.security.gate import Gate
 from metisfl_controller.server.calls import Context, abort, admitted, first_message, holder
+from metisfl_controller.server.downloads import RetiredError
 from metisfl_controller.server.uploads import UploadError, check_evaluation
 from metisfl_controller.state.registry import JoinRefusedError, Learner, UnknownLeaseError
+from metisfl_controller.state.store import StateError
 
 _ACTIVITIES = {
     pb.ACTIVITY_IDLE: "Idle",
@@ -153,9 +155,13 @@ class Servicer:
         self, request: pb.DownloadRequest, context: Context
     ) -> AsyncIterator[pb.DownloadResponse | bytes]:
         await holder(self._conductor, self._gate, request.lease_id, context)
-        model = self._conductor.progress.model
-        if model is None or model.version != request.model_version:
-            current = "there is none" if model is None else f"the current one is {model.version}"
+        try:
+            model = await self._conductor.served.of(request.model_version)
+        except (StateError, OSError) as error:
+            await abort(context, grpc.StatusCode.NOT_FOUND, str(error))
+        if model is None:
+            latest = self._conductor.progress.latest
+            current = "there is none" if latest is None else f"the current one is {latest.version}"
             await abort(
                 context,
                 grpc.StatusCode.NOT_FOUND,
@@ -176,5 +182,8 @@ class Servicer:
                 f"offsets {list(request.offsets)[:5]} are not a border between chunks of one section of "
                 f"{encoding.nbytes} bytes",
             )
-        async for message in model.stream(offset, self._conductor.metrics.sent):
-            yield message
+        try:
+            async for message in model.stream(offset, self._conductor.metrics.sent):
+                yield message
+        except RetiredError as error:
+            await abort(context, grpc.StatusCode.UNAVAILABLE, str(error))

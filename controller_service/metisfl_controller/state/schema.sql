@@ -54,6 +54,12 @@ CREATE TABLE IF NOT EXISTS participants (
   PRIMARY KEY (round, learner)
 );
 
+-- What is in a version: a learner may have several parts in one of protocol Asynchronous.
+CREATE TABLE IF NOT EXISTS tasks (
+  id      TEXT PRIMARY KEY,
+  version INTEGER NOT NULL REFERENCES versions (version)
+);
+
 -- Metrics of versions. Only conclusive ones count for the end of the federation.
 CREATE TABLE IF NOT EXISTS evaluations (
   version    INTEGER NOT NULL REFERENCES versions (version),

@@ -11,9 +11,9 @@ import json
 import os
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,10 @@ class Contribution:
     seconds: float = 0.0
     metrics: Mapping[str, float] = field(default_factory=dict)
 
+    def followed_by(self, later: Contribution) -> Contribution:
+        """Both, when a learner had more than one part in a version."""
+        return replace(later, batches=self.batches + later.batches, seconds=self.seconds + later.seconds)
+
 
 @dataclass(frozen=True)
 class RoundRecord:
@@ -67,6 +71,8 @@ class RoundRecord:
     bytes_sent: int
     contributed: Mapping[str, Contribution]
     lost: tuple[str, ...] = ()
+    tasks: tuple[str, ...] = ()
+    """Ids of the tasks whose results are in the version."""
 
 
 @dataclass(frozen=True)
@@ -162,7 +168,12 @@ class Store:
             )
             # Without checkpoints, rounds were recorded whose version cannot be read any more.
             last = "(SELECT max(version) FROM versions WHERE stored)"
-            for table in ("participants WHERE round", "rounds WHERE version", "evaluations WHERE version"):
+            for table in (
+                "tasks WHERE version",
+                "participants WHERE round",
+                "rounds WHERE version",
+                "evaluations WHERE version",
+            ):
                 self._database.execute(f"DELETE FROM {table} > {last}")
             self._database.execute(f"DELETE FROM rule_states WHERE version > {last}")
             self._database.execute(f"DELETE FROM versions WHERE version > {last}")
@@ -238,6 +249,10 @@ class Store:
             for row in rows
         ]
 
+    def tasks_after(self, version: int) -> list[str]:
+        """Ids of the tasks whose results are in later versions than this."""
+        return [row[0] for row in self._database.execute("SELECT id FROM tasks WHERE version > ?", (version,))]
+
     def read(self, version: StoredVersion, layout: Layout, allocate: Allocate = aligned_zeros) -> Buffer:
         """A stored version as a flat buffer. Raises StateError."""
         try:
@@ -277,9 +292,15 @@ class Store:
         """The file of what the aggregation rule keeps with a version that is about to be committed, if anything."""
         return self._rule_states.write(version, state) if state and self._checkpoints else None
 
-    def commit_round(self, stored: StoredVersion, record: RoundRecord, state: StoredState | None = None) -> None:
-        """The round, its version and the rule's state, in one transaction; then files that are no longer kept are
-        removed."""
+    def commit_round(
+        self,
+        stored: StoredVersion,
+        record: RoundRecord,
+        state: StoredState | None = None,
+        keep: Set[int] = frozenset(),
+    ) -> None:
+        """The round, its version and the rule's state, in one transaction; then files are removed, but for the last
+        versions and those in `keep`."""
         with self._transaction():
             self._insert_version(stored)
             if state is not None:
@@ -311,7 +332,10 @@ class Store:
                     *((record.number, learner, "lost", 0, 0, 0.0, "{}") for learner in record.lost),
                 ],
             )
-        self._prune()
+            self._database.executemany(
+                "INSERT INTO tasks (id, version) VALUES (?, ?)", [(task, record.version) for task in record.tasks]
+            )
+        self._prune(keep)
 
     def record_start(self, started_at: float) -> None:
         """The moment the first round began; later calls change nothing."""
@@ -356,9 +380,10 @@ class Store:
             (stored.version, stored.file, stored.sha256, stored.bytes, stored.created_at, stored.stored),
         )
 
-    def _prune(self) -> None:
+    def _prune(self, keep: Set[int]) -> None:
         self._rule_states.prune()
-        for version in [version for version in self.versions() if version.stored][: -self.keep_versions]:
+        stored = [version for version in self.versions() if version.stored]
+        for version in [version for version in stored[: -self.keep_versions] if version.version not in keep]:
             with suppress(FileNotFoundError):
                 self.path(version).unlink()
             self._database.execute("UPDATE versions SET stored = 0 WHERE version = ?", (version.version,))

@@ -150,6 +150,11 @@ class ProtocolSpec(SpecModel):
                 return self.asynchronous_or_default
 
     @property
+    def needs_updates(self) -> bool:
+        """Whether learners have to send what their training changed, and not their whole models."""
+        return self.type is ProtocolType.ASYNCHRONOUS and self.asynchronous_or_default.buffer_size > 1
+
+    @property
     def synchronous_or_default(self) -> SynchronousSpec:
         return self.synchronous or SynchronousSpec()
 
