@@ -34,8 +34,9 @@ def kernels() -> None:
 class Script:
     """A machine on fake time, with everything it says as short lines in `said`.
 
-    Lines: "a-0 initialises", "a-0 trains 3" (from version 3), "a-0 trains and evaluates 3", "a-0 evaluates 3",
-    "a-0 resends 3", "a-0 discards 3", "a-0 waits", "adopt a-0", "begin 4", "fold a-0 x10",
+    Lines: "a-0 initialises", "a-0 trains 3" (from version 3), "a-0 trains and evaluates 3", "a-0 trains 3 for 20
+    batches", "a-0 evaluates 3", "a-0 resends 3", "a-0 discards 3", "a-0 waits", "adopt a-0", "begin 4", "fold a-0 x10",
+    "fold a-0 x10 · 0.6" (scaled),
     "commit 4 of a-0 a-1, lost b-0", "metrics 3 accuracy=0.5/20", "evaluators say 3 accuracy=0.5/20", "e-0 missed 1-3",
     "new plan" and "Complete: Reason at 4".
     """
@@ -56,6 +57,7 @@ class Script:
         """The last task each learner was given."""
         self.end: m.End | None = None
         self.orders: list[m.Dispatch | m.Resend] = []
+        self.commits: list[m.CommitRound] = []
 
     def do(self, event: m.Event) -> list[str]:
         return [self._line(command) for command in self.machine.handle(event, self.now)]
@@ -68,9 +70,10 @@ class Script:
     def lost(self, *learners: str) -> list[str]:
         return [line for learner in learners for line in self.do(m.LearnerLost(learner))]
 
-    def uploads(self, *learners: str, examples: int = 10) -> list[str]:
+    def uploads(self, *learners: str, examples: int = 10, batches: int = 1, seconds: float = 1.0) -> list[str]:
         """Verified results of these learners' last tasks."""
-        return [line for learner in learners for line in self.do(self._verified(self.tasks[learner], examples))]
+        work = m.Work(examples, batches, seconds)
+        return [line for learner in learners for line in self.do(self._verified(self.tasks[learner], work))]
 
     def evaluates(self, version: int, **values: float) -> list[str]:
         """`a_0=0.5` is a learner's accuracy, over 10 examples."""
@@ -117,10 +120,8 @@ class Script:
         self.uploads(learners[0])
         return self.committed(0)
 
-    def _verified(self, task: TaskId, examples: int) -> m.Event:
-        if task.kind is Kind.INITIALISE:
-            return m.InitialModelVerified(task)
-        return m.UpdateVerified(task, m.Work(examples))
+    def _verified(self, task: TaskId, work: m.Work) -> m.Event:
+        return m.InitialModelVerified(task) if task.kind is Kind.INITIALISE else m.UpdateVerified(task, work)
 
     def _line(self, command: m.Command) -> str:
         match command:
@@ -129,7 +130,8 @@ class Script:
                 self.orders.append(command)
                 what = {
                     Kind.INITIALISE: "initialises",
-                    Kind.TRAIN: f"trains{' and evaluates' if order.evaluate else ''} {order.task.base_version}",
+                    Kind.TRAIN: f"trains{' and evaluates' if order.evaluate else ''} {order.task.base_version}"
+                    + (f" for {order.steps} batches" if order.steps else ""),
                     Kind.EVALUATE: f"evaluates {order.task.base_version}",
                 }
                 return f"{order.task.learner} {what[order.task.kind]}"
@@ -150,9 +152,10 @@ class Script:
                 return f"adopt {task.learner}"
             case m.BeginRound(number):
                 return f"begin {number}"
-            case m.Fold(task, weight):
-                return f"fold {task.learner} x{weight:g}"
+            case m.Fold(task, weight, _, scale):
+                return f"fold {task.learner} x{weight:g}" + (f" · {scale:g}" if scale != 1 else "")
             case m.CommitRound():
+                self.commits.append(command)
                 lost = f", lost {' '.join(command.lost)}" if command.lost else ""
                 return f"commit {command.number} of {' '.join(command.contributors)}{lost}"
             case m.RecordMetrics(version, means):
