@@ -80,8 +80,8 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         path=("spec",),
-        message="protocol Asynchronous needs aggregation.rule FedAvg or FedStride: others compare or remember the updates "
-        "of a round in which everybody trained from the same version",
+        message="protocol Asynchronous needs aggregation.rule FedAvg or FedStride: others compare or remember the "
+        "updates of a round in which everybody trained from the same version",
         holds=_mean_without_rounds,
         cel=f"!({_ASYNCHRONOUS}) || self.aggregation.rule in ['FedAvg', 'FedStride']",
     ),
