@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 from metisfl.spec.aggregation import AggregationRule, AggregationSpec
 from metisfl.spec.server_optimizer import ServerOptimizerSpec, ServerOptimizerType
 from metisfl.wire.codecs import Encoding
 from metisfl.wire.layout import Buffer, Layout
 from metisfl_controller.aggregation.clipping import NormClip
+from metisfl_controller.aggregation.contributions import Contributions
 from metisfl_controller.aggregation.kernels import norms, steps
 from metisfl_controller.aggregation.kernels.runtime import Kernels
 from metisfl_controller.aggregation.memory import MAX_SLOTS, sums_bytes
@@ -18,13 +20,14 @@ from metisfl_controller.aggregation.optimizers.optimizer import ServerOptimizer,
 from metisfl_controller.aggregation.rule import Rule
 from metisfl_controller.aggregation.rules.fedavg import FedAvg
 from metisfl_controller.aggregation.rules.fednova import FedNova
+from metisfl_controller.aggregation.rules.fedrec import FedRec
 from metisfl_controller.aggregation.rules.fedstride import FedStride
 from metisfl_controller.aggregation.rules.mean import MeanOptions
 
 
-def rule_of(spec: AggregationSpec, encoding: Encoding, allocate: Callable[[int], Buffer]) -> Rule:
+def rule_of(spec: AggregationSpec, encoding: Encoding, allocate: Callable[[int], Buffer], directory: Path) -> Rule:
     """The rule for uploads of this encoding. `allocate` makes zeroed, 64-byte aligned buffers for models and whatever
-    else the rule keeps of their size; it may raise OSError."""
+    else the rule keeps of their size; it may raise OSError. `directory`: for files that outlive the process."""
     step = _step_of(spec.server_optimizer)
     options = MeanOptions(
         allocate=allocate,
@@ -38,6 +41,14 @@ def rule_of(spec: AggregationSpec, encoding: Encoding, allocate: Callable[[int],
             return FedStride(encoding, options, models=spec.fed_stride_or_default.models)
         case AggregationRule.FED_NOVA:
             return FedNova(encoding, options, local_momentum=float(spec.fed_nova_or_default.local_momentum))
+        case AggregationRule.FED_REC:
+            return FedRec(
+                encoding,
+                Contributions(directory / "contributions", encoding.layout.nbytes),
+                options,
+                # Sums that are always made in one order do not depend on what has been replaced, nor on restarts.
+                recompute_every=0 if spec.deterministic else spec.fed_rec_or_default.recompute_every,
+            )
 
 
 def kernels_of(spec: AggregationSpec) -> tuple[Kernels, ...]:

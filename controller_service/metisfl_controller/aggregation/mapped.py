@@ -82,6 +82,22 @@ def mapped_zeros(directory: Path, nbytes: int) -> Buffer:
     return file.buffer
 
 
+def mapped_file(path: Path, nbytes: int) -> Buffer:
+    """A file's content, for reading. Raises OSError, or ValueError when it has another size."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        if (size := os.fstat(descriptor).st_size) != nbytes:
+            raise ValueError(f"{path.name} has {size} bytes, and {nbytes} were written")
+        if not nbytes:
+            return np.zeros(0, np.uint8)
+        mapping = _Mapping(descriptor, nbytes, access=mmap.ACCESS_READ)
+    finally:
+        os.close(descriptor)
+    whole = np.frombuffer(mapping, dtype=np.uint8)
+    mapping.address = whole.ctypes.data
+    return whole
+
+
 def is_mapped(array: NDArray[np.generic]) -> bool:
     """Whether an array lies in a file of this module."""
     return _mapping_of(array) is not None

@@ -45,11 +45,11 @@ class SegmentSums:
         """Several at once cost less than one by one."""
         if not terms:
             return
-        source, planes = self._source(terms)
+        source, planes = _source(self.encoded, terms)
         for start, stop in tiles(self.values, *planes):
             fold(self.values, source, start, stop, empty=self.empty)
             release(self.values[start:stop], written=True)
-            self._release_read(planes, start, stop)
+            _release_read(self.encoded, planes, start, stop)
         self.empty = False
 
     def mean(
@@ -60,7 +60,7 @@ class SegmentSums:
         `out` and `base` have shape (elements,) and the segment's dtype; `base` is for floating point. Raises ValueError
         when a result is not finite.
         """
-        source, planes = self._source(terms)
+        source, planes = _source(self.encoded, terms)
         added = base if share else None
         bad = 0
         for start, stop in tiles(self.values, *planes, out, *([added] if added is not None else [])):
@@ -71,20 +71,38 @@ class SegmentSums:
             release(out[start:stop], written=True)
             if added is not None:
                 release(added[start:stop], written=False)
-            self._release_read(planes, start, stop)
+            _release_read(self.encoded, planes, start, stop)
         require_finite(bad, out)
 
-    def _source(self, terms: Sequence[Term]) -> tuple[Source, list[NDArray[Any]]]:
-        models = [kinds.planes(self.encoded, term.content) for term in terms]
-        source = Source.of(kinds.kind_of(self.encoded), models, [term.weight for term in terms])
-        return source, [plane for model in models for plane in model]
 
-    def _release_read(self, planes: Sequence[NDArray[Any]], start: int, stop: int) -> None:
-        """Let go of what a tile has read; `release` cares for files only."""
-        elements = self.encoded.segment.elements
-        for plane in planes:
-            # Indices of TopK are spread about evenly; letting go too early costs reading again, no more.
-            release(plane[start * plane.size // elements : stop * plane.size // elements], written=False)
+def write_scaled(
+    encoded: EncodedSegment, content: Buffer, scale: float, out: NDArray[Any], base: NDArray[Any], share: float
+) -> None:
+    """scale · content + share · base into `out`, for a segment of floating point: what an upload stands for. Raises
+    ValueError when a result is not finite."""
+    nothing = np.empty(0)
+    source, planes = _source(encoded, [Term(content, scale)])
+    bad = 0
+    for start, stop in tiles(out, base, *planes):
+        bad += finish(nothing, source, start, stop, empty=True, total=1.0, out=out, base=base, share=share)
+        release(out[start:stop], written=True)
+        release(base[start:stop], written=False)
+        _release_read(encoded, planes, start, stop)
+    require_finite(bad, out)
+
+
+def _source(encoded: EncodedSegment, terms: Sequence[Term]) -> tuple[Source, list[NDArray[Any]]]:
+    models = [kinds.planes(encoded, term.content) for term in terms]
+    source = Source.of(kinds.kind_of(encoded), models, [term.weight for term in terms])
+    return source, [plane for model in models for plane in model]
+
+
+def _release_read(encoded: EncodedSegment, planes: Sequence[NDArray[Any]], start: int, stop: int) -> None:
+    """Let go of what a tile has read; `release` cares for files only."""
+    elements = encoded.segment.elements
+    for plane in planes:
+        # Indices of TopK are spread about evenly; letting go too early costs reading again, no more.
+        release(plane[start * plane.size // elements : stop * plane.size // elements], written=False)
 
 
 def tiles(*arrays: NDArray[Any]) -> Iterator[tuple[int, int]]:

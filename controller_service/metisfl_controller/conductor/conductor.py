@@ -112,7 +112,7 @@ class Conductor:
 
     def _rule_of(self, encoding: Encoding) -> Rule:
         spec = self.federation.spec
-        rule = rule_of(spec.aggregation, encoding, self.progress.allocate)
+        rule = rule_of(spec.aggregation, encoding, self.progress.allocate, self.progress.store.directory)
         # Versions of this protocol go a part of the way from the one before, which has to be there.
         rule.needs_base |= spec.protocol.type is ProtocolType.ASYNCHRONOUS
         return rule

@@ -17,6 +17,7 @@ class AggregationRule(StrEnum):
     FED_AVG = "FedAvg"
     FED_STRIDE = "FedStride"
     FED_NOVA = "FedNova"
+    FED_REC = "FedRec"
 
 
 class Weighting(StrEnum):
@@ -39,19 +40,31 @@ class FedNovaSpec(SpecModel):
     """Momentum of the learners' SGD, 0 to below 1."""
 
 
+class FedRecSpec(SpecModel):
+    """How FedRec keeps its sums exact."""
+
+    recompute_every: Annotated[int, Field(ge=1, le=1_000_000)] = 1000
+    """After so many replacements the sums are made anew from the learners' last models. Deterministic aggregation does
+    so in every round."""
+
+
 class AggregationSpec(SpecModel):
     """How updates become the next global model."""
 
     rule: AggregationRule = AggregationRule.FED_AVG
     """FedAvg: the weighted mean of the participants' models (arXiv 1602.05629). FedStride: the same with a bound on the
     models in memory. FedNova: the mean of directions, for learners that take different numbers of local steps
-    (arXiv 2007.07481)."""
+    (arXiv 2007.07481). FedRec: the mean of every learner's most recent model, of whichever round; the models are kept
+    on the controller's volume."""
 
     fed_stride: FedStrideSpec | None = None
     """For rule FedStride."""
 
     fed_nova: FedNovaSpec | None = None
     """For rule FedNova."""
+
+    fed_rec: FedRecSpec | None = None
+    """For rule FedRec."""
 
     weighting: Weighting = Weighting.TRAINING_EXAMPLES
     """TrainingExamples: each update counts by the size of the data it was trained on. CompletedBatches: by the batches
@@ -72,11 +85,15 @@ class AggregationSpec(SpecModel):
         return self.fed_stride or FedStrideSpec()
 
     @property
+    def fed_rec_or_default(self) -> FedRecSpec:
+        return self.fed_rec or FedRecSpec()
+
+    @property
     def fed_nova_or_default(self) -> FedNovaSpec:
         return self.fed_nova or FedNovaSpec()
 
 
-_MEMBERS = {"fedStride": "FedStride", "fedNova": "FedNova"}
+_MEMBERS = {"fedStride": "FedStride", "fedNova": "FedNova", "fedRec": "FedRec"}
 """Which rule each member is for."""
 
 

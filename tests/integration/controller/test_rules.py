@@ -23,12 +23,13 @@ RULES: dict[str, dict[str, Any]] = {
     "FedAvg": {"rule": "FedAvg"},
     "FedStride": {"rule": "FedStride", "fedStride": {"models": 2}},
     "FedNova": {"rule": "FedNova"},
+    "FedRec": {"rule": "FedRec"},
     "clipped": {"rule": "FedAvg", "clipNorm": "0.5"},
     **{name: {"serverOptimizer": optimizer} for name, optimizer in OPTIMIZERS.items()},
 }
 
 
-ALWAYS = ("Adam",)
+ALWAYS = ("Adam", "FedRec")
 
 
 def initial() -> dict[str, np.ndarray]:
