@@ -26,7 +26,8 @@ from metisfl.wire import frames, rpc
 from metisfl.wire.codecs import Codec, Encoding
 from metisfl.wire.layout import Buffer
 from metisfl.wire.limits import CHUNK_BYTES
-from metisfl.wire.transport import MODEL_SECTION, Transport
+from metisfl.wire.sections import MODEL_SECTION
+from metisfl.wire.transport import Transport
 from metisfl_bench.layouts import LAYOUTS
 from metisfl_bench.payload import whole_model
 

@@ -13,7 +13,7 @@ from metisfl.proto.v1 import model_pb2
 from metisfl.wire import frames
 from metisfl.wire.codecs import Codec, Encoding
 from metisfl.wire.layout import Buffer, Layout
-from metisfl.wire.transport import MODEL_SECTION
+from metisfl.wire.sections import MODEL_SECTION
 
 SEED = 20231101
 _PATTERN = 1 << 20

@@ -159,8 +159,8 @@ class ControllerClient:
         request = pb.DownloadRequest(
             lease_id=lease_id,
             model_version=into.version,
-            codec=into.encoding.codec.number,
-            offsets=[into.received],
+            codec=into.sections.model.codec.number,
+            offsets=into.arriving.offsets,
         )
         await transfers.receive(self._download(request), into)
 

@@ -8,86 +8,27 @@ trouble with it is logged and passed over.
 
 from __future__ import annotations
 
-import hashlib
 import threading
-from pathlib import Path
-from typing import Any, Protocol, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from metisfl.logs import ContextLogger
 from metisfl.wire import narrowing
 from metisfl.wire.codecs import Encoding, Form
 from metisfl.wire.layout import Buffer, aligned_zeros
 from metisfl.wire.narrowing import Floats
+from metisfl_learner.keeping import ArrayStore
 
 Residual: TypeAlias = NDArray[np.float32]
 """One value for each element of the segments in form TOPK, segment after segment."""
 
 
-class ResidualStore(Protocol):
-    """Where a residual is between uploads."""
-
-    def load(self, elements: int) -> Residual | None:
-        """A copy of what was saved last; None when there is none of this size."""
-        ...
-
-    def save(self, residual: Residual) -> None: ...
-
-
-class ResidualInMemory:
-    """For learners without a state directory: 4 bytes an element, gone with the process."""
-
-    def __init__(self) -> None:
-        self._residual: Residual | None = None
-
-    def load(self, elements: int) -> Residual | None:
-        del elements
-        return None if self._residual is None else self._residual.copy()
-
-    def save(self, residual: Residual) -> None:
-        self._residual = residual
-
-
-class ResidualFile:
-    """A file in the state directory: takes no memory between uploads, and outlives the process."""
-
-    def __init__(self, directory: Path, owner: str, log: ContextLogger) -> None:
-        """`owner`: whatever the residual depends on; another owner has another file."""
-        self._path = directory / f"residual-{hashlib.sha256(owner.encode()).hexdigest()[:32]}.npy"
-        self._log = log
-
-    def load(self, elements: int) -> Residual | None:
-        try:
-            found: NDArray[Any] = np.load(self._path, allow_pickle=False)
-        except FileNotFoundError:
-            self._log.info("no residual of earlier uploads was found: error feedback begins at zero")
-            return None
-        except (OSError, ValueError, EOFError) as error:
-            self._log.warning("the residual in %s is lost, error feedback begins at zero: %s", self._path, error)
-            return None
-        if found.shape != (elements,) or found.dtype != np.float32 or not np.isfinite(found).all():
-            self._log.warning("the residual in %s is not this model's: error feedback begins at zero", self._path)
-            return None
-        return found
-
-    def save(self, residual: Residual) -> None:
-        unfinished = self._path.with_suffix(".tmp")
-        try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            with unfinished.open("wb") as file:
-                np.save(file, residual, allow_pickle=False)
-            unfinished.replace(self._path)
-        except OSError as error:
-            self._log.warning("the residual could not be kept, the next upload goes without: %s", error)
-
-
 class ErrorFeedback:
-    """Encodes updates with the residual added. Beside the store it holds 4 bytes an element while an upload is neither
-    accepted nor given up."""
+    """Encodes updates with the residual added, which is float32. Beside the store it holds 4 bytes an element while an
+    upload is neither accepted nor given up."""
 
-    def __init__(self, store: ResidualStore) -> None:
+    def __init__(self, store: ArrayStore) -> None:
         self._store = store
         self._pending: tuple[str, Residual] | None = None
         self._lock = threading.Lock()

@@ -18,7 +18,6 @@ import grpc.aio
 
 from metisfl.logs import ContextLogger
 from metisfl.proto.v1 import controller_pb2 as pb
-from metisfl.wire.layout import Buffer
 from metisfl.wire.limits import MAX_ERROR_CHARACTERS
 from metisfl_learner import work
 from metisfl_learner.checks import LearnerError
@@ -30,7 +29,7 @@ from metisfl_learner.outbox import Outbox
 from metisfl_learner.retry import REFUSALS, Backoff
 from metisfl_learner.task_loop import Action, Answer, Cancel, Forget, Note, Send, Start, Stop, TaskLoop
 from metisfl_learner.transfers import Download, TransferError
-from metisfl_learner.work import Result, Trainee
+from metisfl_learner.work import Received, Result, Trainee
 from metisfl_learner.worker import Worker
 
 T = TypeVar("T")
@@ -197,15 +196,15 @@ class Jobs:
             job.log.info("making the initial model")
             self._finish(await self._worker.run(lambda: work.initialise(trainee, task)))
             return
-        model = await self._download(job)
+        received = await self._download(job)
         if task.kind == pb.TASK_KIND_EVALUATE or task.evaluate:
             self._now(job, pb.ACTIVITY_EVALUATING)
-            evaluation = await self._worker.run(lambda: work.evaluate(trainee, task, model))
+            evaluation = await self._worker.run(lambda: work.evaluate(trainee, task, received.model))
             job.log.info("version %d: %s", task.model_version, _metrics(evaluation))
             self.act(self.loop.evaluated(evaluation))
         if task.kind == pb.TASK_KIND_TRAIN:
             self._now(job, pb.ACTIVITY_TRAINING, lambda: job.progress.fraction)
-            result = await self._worker.run(lambda: work.train(trainee, task, model, job.progress))
+            result = await self._worker.run(lambda: work.train(trainee, task, received, job.progress))
             job.log.info(
                 "trained %d batches of %d examples in %.2f s",
                 result.report.batches,
@@ -222,15 +221,15 @@ class Jobs:
         job.activity, job.fraction = activity, fraction
         self._outbox.put(self.heartbeat())
 
-    async def _download(self, job: _Job) -> Buffer:
-        download = Download(job.task.model_version, self._trainee.encoder.download)
+    async def _download(self, job: _Job) -> Received:
+        download = Download(job.task.model_version, self._trainee.encoder.downloads)
         self._now(job, pb.ACTIVITY_DOWNLOADING, lambda: download.fraction)
         await self._persistently(
             f"download of version {download.version}",
             lambda terms: self._client.download(terms.lease.id, download),
             job.log,
         )
-        return await self._worker.run(download.model)
+        return await self._worker.run(download.received)
 
     async def _upload(self, result: Result) -> None:
         encoder = self._trainee.encoder

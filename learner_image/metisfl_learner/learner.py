@@ -38,6 +38,9 @@ class Capability(StrEnum):
     PROXIMAL_TERM = "ProximalTerm"
     """Training with `TrainingTask.proximal_mu`."""
 
+    CONTROL_VARIATES = "ControlVariates"
+    """Training with `TrainingTask.correction`."""
+
 
 class ParameterError(ValueError):
     """A parameter of the Federation that a learner cannot use."""
@@ -131,6 +134,10 @@ class TrainingTask:
     proximal_mu: float = 0.0
     """FedProx (Li et al. 2018, arXiv 1812.06127): add proximal_mu / 2 · |w − w_received|² to the loss, and so
     proximal_mu · (w − w_received) to its gradient. Above 0 only for learners with Capability.PROXIMAL_TERM."""
+
+    correction: Mapping[str, Array] | None = None
+    """SCAFFOLD (arXiv 1910.06378): c − c_i, to be added to the gradient of every step; one array for each trainable
+    floating-point tensor, in its shape, float32 or float64. Only for learners with Capability.CONTROL_VARIATES."""
 
     progress: Progress = field(default_factory=Progress)
 

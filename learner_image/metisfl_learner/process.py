@@ -28,7 +28,10 @@ REPORT_SECONDS = 15.0
 """How long it may take to tell the controller that the entrypoint cannot be loaded."""
 
 
-_CAPABILITIES = {Capability.PROXIMAL_TERM: pb.CAPABILITY_PROXIMAL_TERM}
+_CAPABILITIES = {
+    Capability.PROXIMAL_TERM: pb.CAPABILITY_PROXIMAL_TERM,
+    Capability.CONTROL_VARIATES: pb.CAPABILITY_CONTROL_VARIATES,
+}
 
 
 async def run(settings: Settings, worker: Worker) -> None:

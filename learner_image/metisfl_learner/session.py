@@ -227,5 +227,6 @@ def _same_work(one: pb.JoinResponse, other: pb.JoinResponse) -> bool:
         and one.partition == other.partition
         and dict(one.parameters) == dict(other.parameters)
         and (one.codec, one.topk_fraction, one.updates) == (other.codec, other.topk_fraction, other.updates)
+        and one.control == other.control
         and (one.compression, one.compression_level) == (other.compression, other.compression_level)
     )

@@ -12,15 +12,15 @@ import grpc.aio
 from metisfl.proto.v1 import controller_pb2 as pb
 from metisfl.proto.v1 import model_pb2
 from metisfl.wire import frames
-from metisfl.wire.codecs import Encoding
 from metisfl.wire.compression import Zstd
-from metisfl.wire.frames import ChunkFrame, FrameError, Reassembly
+from metisfl.wire.frames import ChunkFrame, FrameError
 from metisfl.wire.layout import Buffer, Layout, LayoutError, aligned_zeros
 from metisfl.wire.limits import CHUNK_BYTES
-from metisfl.wire.transport import MODEL_SECTION
+from metisfl.wire.reassembly import Reassembly
+from metisfl.wire.sections import CONTROL_SECTION, MODEL_SECTION, Sections
 from metisfl_learner.exits import ExitCode, FatalError
 from metisfl_learner.updates import Content
-from metisfl_learner.work import Result
+from metisfl_learner.work import Received, Result
 
 T = TypeVar("T")
 
@@ -43,48 +43,49 @@ class TransferError(Exception):
 
 
 class Download:
-    """An encoded model on its way in. `received` counts the bytes that have arrived; a later attempt goes on there."""
+    """An encoded version on its way in. `arriving` knows how far each section is; a later attempt goes on there."""
 
-    def __init__(self, version: int, encoding: Encoding) -> None:
+    def __init__(self, version: int, sections: Sections) -> None:
         self.version = version
-        self.encoding = encoding
-        self.buffer: Buffer = aligned_zeros(encoding.nbytes)
-        self.arriving = Reassembly(encoding.nbytes)
-
-    @property
-    def received(self) -> int:
-        return self.arriving.received
+        self.sections = sections
+        self.place: Buffer = aligned_zeros(sections.nbytes)
+        self.arriving = Reassembly(*sections.sizes)
 
     @property
     def fraction(self) -> float:
-        return self.received / max(1, self.encoding.nbytes)
+        return self.arriving.received / max(1, self.arriving.nbytes)
 
-    def model(self) -> Buffer:
-        """The model that has arrived, decoded."""
-        return self.encoding.decode(self.buffer)
+    def received(self) -> Received:
+        """What has arrived, decoded."""
+        parts = {name: encoding.decode(part) for name, encoding, part in self.sections.of_place(self.place)}
+        return Received(parts[MODEL_SECTION], parts.get(CONTROL_SECTION))
 
     def header(self, message: pb.DownloadHeader) -> None:
         """Raises TransferError unless what follows is this version, FatalError when it cannot be this learner's."""
-        if message.model_version != self.version or len(message.sections) != 1:
+        if message.model_version != self.version:
             raise TransferError(f"asked for version {self.version}, and something else came")
-        section = message.sections[0]
+        for (_, encoding), section in zip(self.sections.encodings, message.sections, strict=False):
+            self._check_layout(encoding.layout, section.layout)
+        mismatch = self.sections.mismatch(message.sections)
+        if mismatch is not None:
+            raise TransferError(f"version {self.version} was announced otherwise than agreed: {mismatch}")
+
+    def _check_layout(self, expected: Layout, announced: model_pb2.Layout) -> None:
         try:
-            layout = Layout.from_proto(section.layout)
+            layout = Layout.from_proto(announced)
         except LayoutError as error:
             raise TransferError(f"version {self.version} has a layout that is not valid: {error}") from error
-        if layout != self.encoding.layout:
-            difference = "; ".join(self.encoding.layout.difference(layout))
+        if layout != expected:
+            difference = "; ".join(expected.difference(layout))
             raise FatalError(
                 ExitCode.REFUSED, f"model version {self.version} has another layout than this learner: {difference}"
             )
-        mismatch = self.encoding.mismatch(section)
-        if mismatch is not None:
-            raise TransferError(f"version {self.version} was announced otherwise than agreed: {mismatch}")
 
     def chunk(self, chunk: ChunkFrame) -> None:
         """Raises FrameError unless the chunk is the next one."""
         self.arriving.take(chunk)
-        self.buffer.data[chunk.offset : self.received] = chunk.data
+        start = self.sections.starts[chunk.section] + chunk.offset
+        self.place.data[start : start + len(chunk.data)] = chunk.data
 
 
 async def receive(call: Any, into: Download) -> None:
@@ -115,7 +116,7 @@ def header(lease_id: str, result: Result) -> pb.UploadRequest:
             task_id=result.task_id,
             kind=result.content.kind,
             base_version=result.base_version,
-            sections=[result.content.encoding.section(MODEL_SECTION)],
+            sections=result.content.sections.announce(),
             report=result.report,
         )
     )
@@ -131,10 +132,10 @@ async def send(call: Any, first: pb.UploadRequest, content: Content, packer: Zst
         if reply.WhichOneof("reply") == "receipt":
             await _ended(replies)
             return reply.receipt
-        offset = _granted(reply, content)
+        offsets = _granted(reply, content)
         # Read while sending: the verdict may come early, and gRPC loses what is unread when a stream ends.
         receipt = asyncio.create_task(_next(replies, None))
-        await _send_rest(call, content, packer, offset, receipt)
+        await _send_rest(call, content, packer, offsets, receipt)
         reply = await _within(RECEIPT_SECONDS, receipt, "no receipt came")
         if reply.WhichOneof("reply") != "receipt":
             raise TransferError("a second grant came instead of the receipt")
@@ -148,20 +149,20 @@ async def send(call: Any, first: pb.UploadRequest, content: Content, packer: Zst
 
 
 async def _send_rest(
-    call: Any, content: Content, packer: Zstd | None, offset: int, receipt: asyncio.Task[pb.UploadResponse]
+    call: Any, content: Content, packer: Zstd | None, offsets: list[int], receipt: asyncio.Task[pb.UploadResponse]
 ) -> None:
-    data = content.buffer.data
-    for start in range(offset, len(data), CHUNK_BYTES):
-        if receipt.done():
-            return
-        block = data[start : start + CHUNK_BYTES]
-        if packer is None:
-            chunk = frames.encode_chunk(0, start, block)
-        else:
-            # The higher levels take half a second for a block; heartbeats must not wait for that.
-            chunk = await asyncio.to_thread(frames.encode_chunk, 0, start, block, packer)
-        await _write(call, chunk)
-    await _write(call, pb.UploadRequest(finish=model_pb2.Finish(section_checksums=[content.checksum])))
+    for section, (buffer, offset) in enumerate(zip(content.buffers, offsets, strict=True)):
+        for start in range(offset, buffer.size, CHUNK_BYTES):
+            if receipt.done():
+                return
+            block = buffer.data[start : start + CHUNK_BYTES]
+            if packer is None:
+                chunk = frames.encode_chunk(section, start, block)
+            else:
+                # The higher levels take half a second for a block; heartbeats must not wait for that.
+                chunk = await asyncio.to_thread(frames.encode_chunk, section, start, block, packer)
+            await _write(call, chunk)
+    await _write(call, pb.UploadRequest(finish=model_pb2.Finish(section_checksums=content.checksums)))
     await call.done_writing()
 
 
@@ -171,15 +172,17 @@ async def _write(call: Any, message: pb.UploadRequest | bytes) -> None:
         await _within(STALL_SECONDS, call.write(message), "the controller takes no data")
 
 
-def _granted(reply: pb.UploadResponse, content: Content) -> int:
-    offsets = list(reply.grant.offsets) or [0]
+def _granted(reply: pb.UploadResponse, content: Content) -> list[int]:
+    """Where to go on in each section."""
+    sizes = content.sections.sizes
+    offsets = list(reply.grant.offsets) or [0] * len(sizes)
     if (
         reply.WhichOneof("reply") != "grant"
-        or len(offsets) != 1
-        or not frames.is_border(offsets[0], content.encoding.nbytes)
+        or len(offsets) != len(sizes)
+        or not all(map(frames.is_border, offsets, sizes))
     ):
         raise TransferError("the controller answered an upload with neither a receipt nor a usable grant")
-    return offsets[0]
+    return offsets
 
 
 async def _next(messages: AsyncIterator[T], seconds: float | None) -> T:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from metisfl.proto.v1 import controller_pb2 as pb
 from metisfl.wire import frames
 from metisfl.wire.codecs import Codec, Encoding
 from metisfl.wire.layout import Buffer, Layout
+from metisfl.wire.sections import Sections
 from metisfl.wire.transport import Transport
 from metisfl_learner.checks import LearnerError
-from metisfl_learner.feedback import ErrorFeedback, ResidualStore
+from metisfl_learner.control import ControlVariate
+from metisfl_learner.feedback import ErrorFeedback
+from metisfl_learner.keeping import ArrayStore, InMemory
 
 _RANGES = {
     Codec.FLOAT32: "it ends where the tensor's own dtype does",
@@ -23,34 +26,52 @@ _RANGES = {
 
 @dataclass(frozen=True)
 class Content:
-    """Encoded bytes, ready to be sent as often as it takes. `checksum` is the section's, of the whole `buffer`."""
+    """Encoded sections, ready to be sent as often as it takes, each with the checksum of the whole of it."""
 
     kind: pb.UploadKind.ValueType
-    encoding: Encoding
-    buffer: Buffer
-    checksum: int
+    sections: Sections
+    buffers: tuple[Buffer, ...]
+    checksums: tuple[int, ...]
+
+    @classmethod
+    def of(cls, kind: pb.UploadKind.ValueType, sections: Sections, *buffers: Buffer) -> Content:
+        return cls(kind, sections, buffers, tuple(frames.section_checksum(buffer.data) for buffer in buffers))
+
+
+@dataclass(frozen=True)
+class Stores:
+    """Where a learner keeps what it must remember from upload to upload: what TopK left out, float32, and its control
+    variate, as bytes."""
+
+    residual: ArrayStore = field(default_factory=InMemory)
+    control: ArrayStore = field(default_factory=InMemory)
 
 
 class UpdateEncoder:
-    """Encodes one learner's results. `residuals` is where TopK keeps what it leaves out."""
+    """Encodes one learner's results."""
 
-    def __init__(self, transport: Transport, layout: Layout, residuals: ResidualStore) -> None:
-        """Raises CodecError when the codec cannot take this model."""
+    def __init__(self, transport: Transport, layout: Layout, stores: Stores) -> None:
+        """Raises CodecError when the codec cannot take this model, LayoutError when it can have no control variates."""
         self.transport = transport
-        self.download = transport.download(layout)
-        self._upload = transport.upload(layout)
-        self._whole = Encoding(layout, Codec.FLOAT32)
-        self._feedback = ErrorFeedback(residuals) if transport.codec is Codec.TOPK else None
+        self.downloads = transport.download_sections(layout)
+        self._uploads = transport.upload_sections(layout)
+        self._whole = Sections.of(Encoding(layout, Codec.FLOAT32))
+        self._feedback = ErrorFeedback(stores.residual) if transport.codec is Codec.TOPK else None
+        control = self._uploads.control
+        self.control = None if control is None else ControlVariate(control, layout, stores.control)
+        self._memories = [memory for memory in (self._feedback, self.control) if memory is not None]
 
     def whole(self, model: Buffer) -> Content:
         """A whole model, without loss."""
-        return _content(pb.UPLOAD_KIND_MODEL, self._whole, model)
+        return Content.of(pb.UPLOAD_KIND_MODEL, self._whole, model)
 
-    def trained(self, task_id: str, model: Buffer, base: Buffer) -> Content:
-        """The result of training `base` to `model`. Raises LearnerError when the codec cannot hold what changed."""
-        encoding = self._upload
+    def trained(self, task_id: str, model: Buffer, base: Buffer, change: Buffer | None = None) -> Content:
+        """The result of training `base` to `model`, and the `change` of the control variate where there is one. Raises
+        LearnerError when the codec cannot hold what changed."""
+        beside = () if change is None else (change,)
+        encoding = self._uploads.model
         if not encoding.updates:
-            return self.whole(model)
+            return Content.of(pb.UPLOAD_KIND_MODEL, self._uploads, model, *beside)
         if self._feedback is not None:
             content = self._feedback.encode(task_id, encoding, model, base)
         else:
@@ -62,23 +83,19 @@ class UpdateEncoder:
                 f"train() changed the model by more than codec {encoding.codec} can hold: {flaw} once encoded; "
                 f"{_RANGES[encoding.codec]}"
             )
-        return _content(pb.UPLOAD_KIND_UPDATE, encoding, content)
+        return Content.of(pb.UPLOAD_KIND_UPDATE, self._uploads, content, *beside)
 
     @property
     def remembers(self) -> bool:
         """Whether anything is done about an upload that was accepted."""
-        return self._feedback is not None
+        return bool(self._memories)
 
     def accepted(self, task_id: str) -> None:
         """The controller has accepted this task's upload. May block on the disk."""
-        if self._feedback is not None:
-            self._feedback.accepted(task_id)
+        for memory in self._memories:
+            memory.accepted(task_id)
 
     def forget(self, task_id: str) -> None:
         """This task's upload will not count any more."""
-        if self._feedback is not None:
-            self._feedback.forget(task_id)
-
-
-def _content(kind: pb.UploadKind.ValueType, encoding: Encoding, content: Buffer) -> Content:
-    return Content(kind, encoding, content, frames.section_checksum(content.data))
+        for memory in self._memories:
+            memory.forget(task_id)

@@ -7,18 +7,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
+import numpy as np
 import threadpoolctl
 
 from metisfl.proto.v1 import controller_pb2 as pb
 from metisfl.wire.codecs import CodecError
-from metisfl.wire.layout import Buffer
+from metisfl.wire.layout import Buffer, LayoutError
 from metisfl.wire.transport import LOSSLESS, Transport
 from metisfl_learner import checks
 from metisfl_learner.checks import Description, LearnerError
-from metisfl_learner.feedback import ResidualFile, ResidualInMemory, ResidualStore
+from metisfl_learner.keeping import InFile
 from metisfl_learner.learner import (
     Evaluation,
     Learner,
@@ -30,7 +31,7 @@ from metisfl_learner.learner import (
     TrainingTask,
 )
 from metisfl_learner.loading import EntrypointError, construct, explain
-from metisfl_learner.updates import Content, UpdateEncoder
+from metisfl_learner.updates import Content, Stores, UpdateEncoder
 
 T = TypeVar("T")
 
@@ -42,6 +43,20 @@ class Trainee:
     learner: Learner
     description: Description
     encoder: UpdateEncoder
+
+
+@dataclass(frozen=True)
+class Received:
+    """A downloaded version, decoded: a flat buffer of the layout, and the control section where there is one."""
+
+    model: Buffer
+    control: Buffer | None = None
+
+    @property
+    def variate(self) -> Buffer:
+        """The control section of a federation that has one."""
+        assert self.control is not None
+        return self.control
 
 
 @dataclass(frozen=True)
@@ -71,13 +86,20 @@ def prepare(
         threadpoolctl.threadpool_limits(limits=context.threads)
         weights = _call("initial_weights()", learner.initial_weights)
         description = checks.describe(learner, weights)
-        residuals: ResidualStore = ResidualInMemory()
-        if context.state_dir is not None:
-            owner = f"{federation_uid}/{context.learner_id}/{description.layout.digest}"
-            residuals = ResidualFile(context.state_dir, owner, context.logger)
-        return Trainee(learner, description, UpdateEncoder(transport, description.layout, residuals))
-    except (LearnerError, ParameterError, CodecError) as error:
+        stores = _stores(context, f"{federation_uid}/{context.learner_id}/{description.layout.digest}")
+        return Trainee(learner, description, UpdateEncoder(transport, description.layout, stores))
+    except (LearnerError, ParameterError, CodecError, LayoutError) as error:
         raise EntrypointError(f"entrypoint {entrypoint}: {error}") from error
+
+
+def _stores(context: LearnerContext, owner: str) -> Stores:
+    folder = context.state_dir
+    if folder is None:
+        return Stores()
+    return Stores(
+        residual=InFile(folder, "residual", np.float32, owner, context.logger),
+        control=InFile(folder, "variate", np.uint8, owner, context.logger),
+    )
 
 
 def initialise(trainee: Trainee, task: pb.Task) -> Result:
@@ -99,7 +121,7 @@ def evaluate(trainee: Trainee, task: pb.Task, model: Buffer) -> pb.Evaluation:
 def train(
     trainee: Trainee,
     task: pb.Task,
-    model: Buffer,
+    received: Received,
     progress: Progress,
     clock: Callable[[], float] = time.monotonic,
 ) -> Result:
@@ -107,14 +129,28 @@ def train(
 
     The report's seconds are those of `Learner.train` alone: protocols plan by the time a batch takes.
     """
+    control, model = trainee.encoder.control, received.model
     training = _training(trainee, task, progress)
+    if control is not None:
+        training = replace(training, correction=control.correction(received.variate))
     started = clock()
     outcome = _call("train()", lambda: trainee.learner.train(_read_only(trainee, model), training))
     checks.returned("train()", outcome, TrainingResult)
     report = checks.training_report(outcome, training, clock() - started)
     trained = checks.pack(trainee.description.layout, "train()", outcome.weights)
     del outcome  # so that its weights need not lie beside the encoded ones
-    content = trainee.encoder.trained(task.task_id, trained, model)
+    change = None
+    if control is not None:
+        change = control.change(
+            task.task_id,
+            trained,
+            model,
+            received.variate,
+            version=task.model_version,
+            steps=report.batches,
+            rate=task.training.learning_rate,
+        )
+    content = trainee.encoder.trained(task.task_id, trained, model, change)
     return Result(task.task_id, task.model_version, task.model_version + 1, content, report)
 
 

@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from metisfl.spec.termination import MetricSource
-from metisfl.wire.codecs import Encoding
 from metisfl.wire.layout import Buffer, Layout
+from metisfl.wire.sections import Sections
 from metisfl.wire.transport import Transport
 from metisfl_controller.aggregation.mapped import mapped_zeros
 from metisfl_controller.aggregation.memory import ModelMemory
@@ -32,9 +32,9 @@ class Progress:
         self._memory = memory
         self.incarnation = 0
         self.layout: Layout | None = None
-        self.uploads: Encoding | None = None
-        """How results of training arrive, once the layout is known."""
-        self.downloads: Encoding | None = None
+        self.uploads: Sections | None = None
+        """What results of training consist of, once the layout is known."""
+        self.downloads: Sections | None = None
         self.latest: StoredVersion | None = None
         self.outcome: Outcome | None = None
         self.version_metrics: dict[int, dict[str, Mean]] = {}
@@ -103,8 +103,9 @@ class Progress:
         return self._memory.allocator(self.layout)(nbytes)
 
     def take_layout(self, layout: Layout) -> None:
-        """This is the federation's layout from now on. Raises CodecError when the codec has no form for it."""
-        self.uploads, self.downloads = self.transport.upload(layout), self.transport.download(layout)
+        """This is the federation's layout from now on. Raises CodecError when the codec has no form for it, LayoutError
+        when it can have no control variates."""
+        self.uploads, self.downloads = self.transport.upload_sections(layout), self.transport.download_sections(layout)
         self.layout = layout
 
     async def commit_initial(self, layout: Layout, model: Buffer) -> StoredVersion:

@@ -40,10 +40,12 @@ class Serving:
     def __post_init__(self) -> None:
         self.served = Served(self._read_back)
 
-    async def encode(self, version: int, model: Buffer) -> Encoded:
-        """Encode a version, while it is being committed. Raises CodecError when it cannot travel."""
-        encoding, transport = self.progress.downloads, self.progress.transport
-        assert encoding is not None
+    async def encode(self, version: int, model: Buffer, control: Buffer | None = None) -> Encoded:
+        """Encode a version, while it is being committed. `control`: the control variate that travels beside it. Raises
+        CodecError when it cannot travel."""
+        sections, transport = self.progress.downloads, self.progress.transport
+        assert sections is not None
+        encoding = sections.model
         # The round that needed it has closed.
         self._base = None
         content = model
@@ -54,13 +56,15 @@ class Serving:
         # A mean of finite models is finite. A model plus a mean of updates need not be, nor one in a narrower form.
         if transport.updates and (flaw := await self.engine.flaw(encoding, content)):
             raise CodecError(_cannot_travel(encoding, flaw))
-        return Encoded(model, content, GlobalModel(version, encoding, content, transport.packer))
+        contents = (content,) if control is None else (content, control)
+        return Encoded(model, content, GlobalModel(version, sections, contents, transport.packer))
 
     def begin(self, stored: StoredVersion, version: Encoded, *, keep_base: bool) -> None:
         """Serve it from now on. Its `model` must be in its file: the base may take its place. `keep_base`: also where
         learners upload whole models."""
-        encoding, transport = self.progress.downloads, self.progress.transport
-        assert encoding is not None
+        sections, transport = self.progress.downloads, self.progress.transport
+        assert sections is not None
+        encoding = sections.model
         if keep_base or transport.updates:
             model = None if encoding.codec.lossless else version.model
             self._base = self.engine.run(lambda: conversions.decode(encoding, version.content, model))
@@ -69,15 +73,19 @@ class Serving:
 
     async def _read_back(self, version: int) -> GlobalModel | None:
         """A version as it travels, from its file: the same bytes as before."""
-        encoding, transport = self.progress.downloads, self.progress.transport
+        sections, transport = self.progress.downloads, self.progress.transport
         model = await self.progress.read_mapped(version)
-        if model is None or encoding is None:
+        if model is None or sections is None:
             return None
-        content = model
+        encoding, content = sections.model, model
         if not encoding.codec.lossless:
             content = self.progress.allocate_mapped(encoding.nbytes)
             await self.engine.run(lambda: conversions.encode(encoding, model, content))
-        return GlobalModel(version, encoding, content, transport.packer)
+        contents = [content]
+        if sections.control is not None:
+            # Nobody trains from an older version: it is evaluated, which needs no control variate.
+            contents.append(self.progress.allocate_mapped(sections.control.nbytes))
+        return GlobalModel(version, sections, contents, transport.packer)
 
     async def base(self) -> Buffer | None:
         """What this version's learners train from; None where nobody needs it."""

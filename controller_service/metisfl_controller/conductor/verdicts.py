@@ -51,7 +51,7 @@ class Verdicts:
         return await asyncio.shield(upload.verdict)
 
     async def _judge(self, upload: Upload) -> tuple[pb.Outcome.ValueType, str]:
-        flaw = await self.engine.flaw(upload.encoding, upload.place.buffer)
+        flaw = await self._flaw(upload)
         task = upload.task
         if not self.expects(task):
             self.uploads.drop(upload)
@@ -69,6 +69,13 @@ class Verdicts:
         else:
             self.handle(m.UpdateVerified(task, m.Work(report.examples, report.batches, report.seconds, metrics)))
         return pb.OUTCOME_ACCEPTED, ""
+
+    async def _flaw(self, upload: Upload) -> str | None:
+        """Why one of its sections cannot be used."""
+        for _, encoding, content in upload.sections.of_place(upload.place.buffer):
+            if flaw := await self.engine.flaw(encoding, content):
+                return flaw
+        return None
 
     def rejected(self, task: TaskId, message: str) -> None:
         """A result must not be used; the round goes on without it."""

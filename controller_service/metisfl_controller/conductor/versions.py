@@ -50,7 +50,7 @@ class Versions:
     async def adopt(self, task: TaskId) -> m.Committed | m.AggregationFailed:
         """Commit an upload as version 0; its layout is the federation's."""
         upload = self.uploads.of(task)
-        layout, model = upload.encoding.layout, self.uploads.keep(upload)
+        layout, model = upload.sections.model.layout, self.uploads.keep(upload)
         try:
             self.progress.take_layout(layout)
             version = await self.serving.encode(0, model)
@@ -83,7 +83,7 @@ class Versions:
 
     def _make_rule(self) -> Rule:
         assert self.progress.uploads is not None
-        self._rule = self.rule_of(self.progress.uploads)
+        self._rule = self.rule_of(self.progress.uploads.model)
         self._order = self.order_of(self._rule)
         return self._rule
 

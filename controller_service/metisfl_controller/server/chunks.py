@@ -33,9 +33,10 @@ class Chunk:
 
 
 class Chunks(ABC):
-    """The chunks of one section of `nbytes` bytes."""
+    """The chunks of one section, the `section`-th of its transfer, of `nbytes` bytes."""
 
-    def __init__(self, nbytes: int) -> None:
+    def __init__(self, section: int, nbytes: int) -> None:
+        self.section = section
         self.count = -(-nbytes // CHUNK_BYTES)
 
     @abstractmethod
@@ -50,8 +51,8 @@ class Chunks(ABC):
 class KeptChunks(Chunks):
     """All chunks in memory. A thread makes them; `content` is let go of once it has."""
 
-    def __init__(self, content: Buffer, packer: Zstd | None) -> None:
-        super().__init__(content.size)
+    def __init__(self, section: int, content: Buffer, packer: Zstd | None) -> None:
+        super().__init__(section, content.size)
         self._chunks: list[Chunk] = []
         self._more = asyncio.Event()
         self._loop = asyncio.get_running_loop()
@@ -79,7 +80,7 @@ class KeptChunks(Chunks):
 
     def _make(self, content: Buffer, packer: Zstd | None) -> None:
         for first in range(0, self.count, BATCH):
-            batch = _make(content, first, packer)
+            batch = _make(self.section, content, first, packer)
             self._loop.call_soon_threadsafe(self._add, batch)
 
     def _add(self, batch: list[Chunk]) -> None:
@@ -91,8 +92,8 @@ class KeptChunks(Chunks):
 class MappedChunks(Chunks):
     """Chunks of a section in a mapped file."""
 
-    def __init__(self, content: Buffer, packer: Zstd | None) -> None:
-        super().__init__(content.size)
+    def __init__(self, section: int, content: Buffer, packer: Zstd | None) -> None:
+        super().__init__(section, content.size)
         self._content = content
         self._packer = packer
         self._checksums: dict[int, int] = {}
@@ -112,18 +113,19 @@ class MappedChunks(Chunks):
         return frames.combined_checksum(self._checksums[number] for number in range(self.count))
 
     def _read(self, first: int) -> list[Chunk]:
-        chunks = _make(self._content, first, self._packer)
+        chunks = _make(self.section, self._content, first, self._packer)
         start = first * CHUNK_BYTES
         release(self._content[start : start + len(chunks) * CHUNK_BYTES], written=False)
         return chunks
 
 
-def chunks_of(content: Buffer, packer: Zstd | None = None) -> Chunks:
+def chunks_of(section: int, content: Buffer, packer: Zstd | None = None) -> Chunks:
     """The chunks of an encoded section, packed if there is a packer. Call it on an event loop."""
-    return MappedChunks(content, packer) if is_mapped(content) else KeptChunks(content, packer)
+    make = MappedChunks if is_mapped(content) else KeptChunks
+    return make(section, content, packer)
 
 
-def _make(content: Buffer, first: int, packer: Zstd | None) -> list[Chunk]:
+def _make(section: int, content: Buffer, first: int, packer: Zstd | None) -> list[Chunk]:
     """BATCH chunks from number `first` on, or what is left."""
     chunks = []
     for offset in range(first * CHUNK_BYTES, min(content.size, (first + BATCH) * CHUNK_BYTES), CHUNK_BYTES):
@@ -131,6 +133,6 @@ def _make(content: Buffer, first: int, packer: Zstd | None) -> list[Chunk]:
         checksum = frames.checksum(data)
         packed = packer.pack(data) if packer is not None else None
         payload: memoryview | bytes = data if packed is None else packed
-        head = frames.chunk_head(0, offset, checksum, len(payload), packed is not None)
+        head = frames.chunk_head(section, offset, checksum, len(payload), packed is not None)
         chunks.append(Chunk(b"".join((head, payload)), len(payload), checksum))
     return chunks

@@ -13,7 +13,6 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from metisfl.proto.v1 import controller_pb2 as pb
-from metisfl.wire import frames
 from metisfl.wire.layout import Layout, LayoutError
 from metisfl.wire.limits import MAX_ERROR_CHARACTERS, MAX_HELD_TASKS, PROTOCOL_VERSION
 from metisfl_controller.conductor.attendance import StreamRefusedError, TaskStream
@@ -167,23 +166,17 @@ class Servicer:
                 grpc.StatusCode.NOT_FOUND,
                 f"model version {request.model_version} is not served; {current}",
             )
-        encoding = model.encoding
+        encoding = model.sections.model
         if request.codec != encoding.codec.number:
             await abort(
                 context,
                 grpc.StatusCode.INVALID_ARGUMENT,
                 f"codec {request.codec} was not agreed on at Join: models go down in {encoding.codec}",
             )
-        offset = request.offsets[0] if request.offsets else 0
-        if len(request.offsets) > 1 or not frames.is_border(offset, encoding.nbytes):
-            await abort(
-                context,
-                grpc.StatusCode.OUT_OF_RANGE,
-                f"offsets {list(request.offsets)[:5]} are not a border between chunks of one section of "
-                f"{encoding.nbytes} bytes",
-            )
+        if problem := model.problem(request.offsets):
+            await abort(context, grpc.StatusCode.OUT_OF_RANGE, problem)
         try:
-            async for message in model.stream(offset, self._conductor.metrics.sent):
+            async for message in model.stream(request.offsets, self._conductor.metrics.sent):
                 yield message
         except RetiredError as error:
             await abort(context, grpc.StatusCode.UNAVAILABLE, str(error))

@@ -72,7 +72,7 @@ class UploadCall:
         try:
             if upload.verdict is None:
                 await self._wait_for_room(upload, stream)
-                yield pb.UploadResponse(grant=pb.Grant(offsets=[upload.arriving.received]))
+                yield pb.UploadResponse(grant=pb.Grant(offsets=upload.arriving.offsets))
                 await self._receive(upload, stream, messages)
             outcome, message = await conductor.verdicts.verified(upload)
             yield self._receipt(outcome, message)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -13,10 +13,11 @@ from metisfl.logs import ContextLogger
 from metisfl.proto.v1 import controller_pb2 as pb
 from metisfl.proto.v1 import model_pb2
 from metisfl.wire.codecs import Codec, Encoding
-from metisfl.wire.frames import ChunkFrame, Reassembly
+from metisfl.wire.frames import ChunkFrame
 from metisfl.wire.layout import Buffer, Layout, LayoutError
 from metisfl.wire.limits import MAX_COUNT, MAX_METRIC_NAME, MAX_METRICS
-from metisfl.wire.transport import MODEL_SECTION
+from metisfl.wire.reassembly import Reassembly
+from metisfl.wire.sections import Sections
 from metisfl_controller.aggregation.admission import Use
 from metisfl_controller.aggregation.memory import ModelMemory
 from metisfl_controller.aggregation.staging import Place, StagingPool, remove_left_overs
@@ -36,7 +37,7 @@ class Upload:
     """One task's result on its way in. A broken stream leaves it here, and the next one goes on where it broke."""
 
     task: TaskId
-    encoding: Encoding
+    sections: Sections
     arriving: Reassembly
     place: Place
     report: pb.TrainingReport
@@ -49,7 +50,7 @@ class Upload:
         """Put a chunk in its place, without waiting if that is in memory. Raises FrameError when it is not the one that
         follows, and OSError when the disk fails."""
         self.arriving.take(chunk)
-        writing = self.place.write(chunk.offset, chunk.data)
+        writing = self.place.write(self.sections.starts[chunk.section] + chunk.offset, chunk.data)
         if writing is not None:
             await writing
 
@@ -69,27 +70,27 @@ class Uploads:
         self,
         task: TaskId,
         header: pb.UploadHeader,
-        agreed: Encoding | None,
+        agreed: Sections | None,
         stream: object,
     ) -> Upload:
         """A new upload, which may have to wait until it is let in, or the one that a broken stream left.
 
-        `agreed` is how results of training are encoded; the initial model, which decides the layout, comes whole and in
+        `agreed` is what results of training consist of; the initial model, which decides the layout, comes whole and in
         Float32. Raises UploadError.
         """
         upload = self._open.get(task)
         if upload is not None and upload.verdict is not None:
             return upload
-        encoding = _declared_encoding(header, agreed)
+        sections = _declared_sections(header, agreed)
         _check_report(header.report, task.kind)
-        if upload is not None and upload.encoding.layout.digest != encoding.layout.digest:
+        if upload is not None and upload.sections.model.layout.digest != sections.model.layout.digest:
             upload.stream = None
             self.drop(upload)
             upload = None
         if upload is None:
-            arriving = Reassembly(encoding.nbytes)
-            place = self._pool_for(encoding).request(lambda: arriving.received)
-            upload = Upload(task, encoding, arriving, place, header.report)
+            arriving = Reassembly(*sections.sizes)
+            place = self._pool_for(sections).request(lambda: sections.starts[arriving.section] + arriving.offset)
+            upload = Upload(task, sections, arriving, place, header.report)
             self._open[task] = upload
         upload.report, upload.stream = header.report, stream
         upload.place.turn(Use.FILLING)
@@ -126,8 +127,8 @@ class Uploads:
         """Wait for what is being written."""
         self._executor.shutdown()
 
-    def _pool_for(self, encoding: Encoding) -> StagingPool:
-        plan = self._memory.plan(encoding.layout, upload_bytes=encoding.nbytes)
+    def _pool_for(self, sections: Sections) -> StagingPool:
+        plan = self._memory.plan(sections.model.layout, upload_bytes=sections.nbytes)
         if self._pool is None or self._pool.plan != plan:
             # Places of an earlier pool are freed as their uploads end.
             self._pool = StagingPool(self._memory.directory, plan, self._executor, self._log)
@@ -136,19 +137,24 @@ class Uploads:
         return self._pool
 
 
-def _declared_encoding(header: pb.UploadHeader, agreed: Encoding | None) -> Encoding:
-    if [section.name for section in header.sections] != [MODEL_SECTION]:
-        raise UploadError(f"expected one section '{MODEL_SECTION}', got {[s.name[:40] for s in header.sections][:5]}")
-    section = header.sections[0]
-    encoding = agreed or Encoding(_initial_layout(section.layout), Codec.FLOAT32)
-    if header.kind != (pb.UPLOAD_KIND_UPDATE if encoding.updates else pb.UPLOAD_KIND_MODEL):
-        wanted = "the update, trained less received weights" if encoding.updates else "whole weights"
+def _declared_sections(header: pb.UploadHeader, agreed: Sections | None) -> Sections:
+    sections = agreed or _initial_sections(header.sections)
+    updates = sections.model.updates
+    if header.kind != (pb.UPLOAD_KIND_UPDATE if updates else pb.UPLOAD_KIND_MODEL):
+        wanted = "the update, trained less received weights" if updates else "whole weights"
         raise UploadError(f"upload kind {header.kind} does not fit; send {wanted}")
-    if mismatch := encoding.mismatch(section):
+    if mismatch := sections.mismatch(header.sections):
         raise UploadError(mismatch)
-    if not encoding.layout.is_described_by(section.layout):
-        _check_layout(section.layout, encoding.layout)
-    return encoding
+    for (name, encoding), section in zip(sections.encodings, header.sections, strict=True):
+        if not encoding.layout.is_described_by(section.layout):
+            _check_layout(name, section.layout, encoding.layout)
+    return sections
+
+
+def _initial_sections(announced: Sequence[model_pb2.Section]) -> Sections:
+    """Of the model that decides the layout: it comes alone."""
+    layout = announced[0].layout if announced else model_pb2.Layout()
+    return Sections.of(Encoding(_initial_layout(layout), Codec.FLOAT32))
 
 
 def _initial_layout(message: model_pb2.Layout) -> Layout:
@@ -158,9 +164,9 @@ def _initial_layout(message: model_pb2.Layout) -> Layout:
     return layout
 
 
-def _check_layout(message: model_pb2.Layout, expected: Layout) -> None:
+def _check_layout(name: str, message: model_pb2.Layout, expected: Layout) -> None:
     if differences := expected.difference(_layout(message)):
-        raise UploadError("the model has another layout: " + "; ".join(differences))
+        raise UploadError(f"the {name} has another layout: " + "; ".join(differences))
 
 
 def _layout(message: model_pb2.Layout) -> Layout:

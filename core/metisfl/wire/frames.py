@@ -53,41 +53,6 @@ class ChunkFrame:
         return len(self.data) if self.packed is None else self.packed
 
 
-class Reassembly:
-    """Follows the chunks of one section of `nbytes` bytes as they arrive, in order."""
-
-    def __init__(self, nbytes: int, section: int = 0) -> None:
-        self.nbytes = nbytes
-        self.received = 0
-        """Bytes that have arrived; a broken transfer goes on here."""
-        self._section = section
-        self._blocks = xxhash.xxh3_64()
-
-    def take(self, chunk: ChunkFrame) -> None:
-        """Count a chunk in. Raises FrameError when it is not the block that follows."""
-        size = min(CHUNK_BYTES, self.nbytes - self.received)
-        if (chunk.section, chunk.offset, len(chunk.data)) != (self._section, self.received, size):
-            raise FrameError(
-                f"a chunk of {len(chunk.data)} bytes at {chunk.offset} of section {chunk.section} came where {size} at "
-                f"{self.received} of section {self._section} were next"
-            )
-        self._blocks.update(chunk.checksum.to_bytes(8, "little"))
-        self.received += size
-
-    def finish(self, message: model_pb2.Finish) -> None:
-        """Raises FrameError when bytes are missing, or when the section's checksum differs and all must come again."""
-        if self.received != self.nbytes:
-            raise FrameError(f"the transfer ended after {self.received} of {self.nbytes} bytes")
-        if list(message.section_checksums) != [self._blocks.intdigest()]:
-            self.start_again()
-            raise FrameError("the section's checksum does not fit what arrived")
-
-    def start_again(self) -> None:
-        """Forget what has arrived."""
-        self.received = 0
-        self._blocks.reset()
-
-
 def checksum(data: bytes | memoryview) -> int:
     """XXH3-64 of a chunk's data."""
     return xxhash.xxh3_64_intdigest(data)

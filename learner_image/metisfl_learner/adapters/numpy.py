@@ -25,13 +25,13 @@ Examples = tuple[Array, Array]
 
 class NumpyLearner(Learner):
     """Give it the initial weights and the data, and define `gradient` and `measure`; the loop is here, FedProx's term
-    included.
+    and SCAFFOLD's correction included.
 
     `train` and `test` are (inputs, targets); `test` may have length 0. Raises ValueError when inputs and targets differ
     in length or there is nothing to train on.
     """
 
-    supports = (Capability.PROXIMAL_TERM,)
+    supports = (Capability.PROXIMAL_TERM, Capability.CONTROL_VARIATES)
 
     def __init__(self, context: LearnerContext, weights: Weights, train: Examples, test: Examples) -> None:
         super().__init__(context)
@@ -61,6 +61,8 @@ class NumpyLearner(Learner):
             for name, gradient in self.gradient(model, inputs[batch], targets[batch]).items():
                 if task.proximal_mu:
                     gradient = gradient + task.proximal_mu * (model[name] - weights[name])
+                if task.correction is not None and name in task.correction:
+                    gradient = gradient + task.correction[name]
                 model[name] -= _step(task.learning_rate, gradient, model[name])
         metrics = {f"train_{name}": value for name, value in self.measure(model, inputs, targets).items()}
         return TrainingResult(model, examples=self.train_examples, metrics=metrics)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from metisfl_learner.learner import (
+    Array,
     Capability,
     Evaluation,
     Learner,
@@ -79,6 +80,23 @@ class ProximalTerm:
                     parameter.grad.add_(parameter - anchor, alpha=self._mu)
 
 
+class Correction:
+    """SCAFFOLD's correction of the gradients, c − c_i, for a module's parameters by name."""
+
+    def __init__(self, module: nn.Module, correction: Mapping[str, Array]) -> None:
+        self._corrections = [
+            (parameter, torch.tensor(correction[name]).to(parameter))
+            for name, parameter in module.named_parameters()
+            if name in correction
+        ]
+
+    def add_to_gradients(self) -> None:
+        """To be called after each backward pass."""
+        for parameter, correction in self._corrections:
+            # Without a gradient of its own it is moved as well: its mean over all learners is not zero.
+            parameter.grad = correction.clone() if parameter.grad is None else parameter.grad.add_(correction)
+
+
 class TorchLearner(Learner):
     """A learner around a torch module.
 
@@ -91,7 +109,7 @@ class TorchLearner(Learner):
     """
 
     framework = "torch"
-    supports = (Capability.PROXIMAL_TERM,)
+    supports = (Capability.PROXIMAL_TERM, Capability.CONTROL_VARIATES)
 
     def __init__(
         self,
@@ -125,14 +143,18 @@ class TorchLearner(Learner):
         self.model.train()
         parameters = [p for p in self.model.parameters() if p.requires_grad]
         optimizer = self._optimizer(parameters, task.learning_rate)
-        proximal = ProximalTerm(parameters, task.proximal_mu) if task.proximal_mu else None
+        terms: list[ProximalTerm | Correction] = []
+        if task.proximal_mu:
+            terms.append(ProximalTerm(parameters, task.proximal_mu))
+        if task.correction is not None:
+            terms.append(Correction(self.model, task.correction))
         total, seen = 0.0, 0
         for inputs, targets in self._batches(self._train, task.batches(self.train_examples)):
             optimizer.zero_grad()
             loss = self._loss(self.model(inputs), targets)
             loss.backward()
-            if proximal is not None:
-                proximal.add_to_gradients()
+            for term in terms:
+                term.add_to_gradients()
             optimizer.step()
             total += float(loss.detach()) * len(targets)
             seen += len(targets)

@@ -408,7 +408,7 @@ async def test_a_header_that_is_refused_is_not_waited_for(training: Any) -> None
             (
                 ({"examples": 0}, "0 training examples"),
                 ({"kind": 0}, "upload kind 0"),
-                ({"sections": []}, "expected one section 'model'"),
+                ({"sections": []}, "expected section 'model', got none"),
                 ({"report": pb.TrainingReport(examples=1, batches=1, metrics=[no_number])}, "metric 'loss' is inf"),
             ),
             start=1,

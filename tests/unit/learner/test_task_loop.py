@@ -11,6 +11,7 @@ from metisfl.proto.v1 import controller_pb2 as pb
 from metisfl.wire.codecs import Codec, Encoding
 from metisfl.wire.layout import Layout
 from metisfl.wire.limits import MAX_HELD_TASKS
+from metisfl.wire.sections import Sections
 from metisfl_learner.task_loop import Answer, Cancel, Forget, Note, Send, Start, Stop, TaskLoop
 from metisfl_learner.updates import Content
 from metisfl_learner.work import Result
@@ -27,7 +28,7 @@ def result(task_id: str = "t", base: int = 0, produces: int | None = None) -> Re
         task_id=task_id,
         base_version=base,
         produces=base + 1 if produces is None else produces,
-        content=Content(pb.UPLOAD_KIND_MODEL, Encoding(LAYOUT, Codec.FLOAT32), LAYOUT.allocate(), checksum=0),
+        content=Content.of(pb.UPLOAD_KIND_MODEL, Sections.of(Encoding(LAYOUT, Codec.FLOAT32)), LAYOUT.allocate()),
         report=pb.TrainingReport(),
     )
 

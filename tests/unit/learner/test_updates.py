@@ -19,8 +19,9 @@ from metisfl.wire.codecs import Codec
 from metisfl.wire.layout import Layout
 from metisfl.wire.transport import Transport
 from metisfl_learner.checks import LearnerError
-from metisfl_learner.feedback import ErrorFeedback, ResidualFile, ResidualInMemory
-from metisfl_learner.updates import UpdateEncoder
+from metisfl_learner.feedback import ErrorFeedback
+from metisfl_learner.keeping import InFile, InMemory
+from metisfl_learner.updates import Stores, UpdateEncoder
 
 ARRAYS = {
     "w": np.linspace(-1, 1, 200, dtype=np.float32),
@@ -46,22 +47,22 @@ def moved(by: float = 1.0) -> Any:
 
 
 def encoder(codec: Codec, fraction: float = 0.1) -> UpdateEncoder:
-    return UpdateEncoder(Transport(codec, fraction), LAYOUT, ResidualInMemory())
+    return UpdateEncoder(Transport(codec, fraction), LAYOUT, Stores())
 
 
 def test_float32_uploads_the_model_itself() -> None:
     model = moved()
     content = encoder(Codec.FLOAT32).trained("t", model, BASE)
     assert content.kind == pb.UPLOAD_KIND_MODEL
-    assert content.buffer is model  # and so bit for bit, without a copy
-    assert content.checksum == frames.section_checksum(model.data)
+    assert content.buffers[0] is model  # and so bit for bit, without a copy
+    assert content.checksums[0] == frames.section_checksum(model.data)
 
 
 @pytest.mark.parametrize("codec", list(Codec))
 def test_an_initial_model_is_whole_and_lossless_in_every_codec(codec: Codec) -> None:
     content = encoder(codec).whole(BASE)
-    assert (content.kind, content.encoding.codec) == (pb.UPLOAD_KIND_MODEL, Codec.FLOAT32)
-    assert content.buffer is BASE
+    assert (content.kind, content.sections.model.codec) == (pb.UPLOAD_KIND_MODEL, Codec.FLOAT32)
+    assert content.buffers[0] is BASE
 
 
 @pytest.mark.parametrize("codec", [Codec.BFLOAT16, Codec.FLOAT16, Codec.INT8, Codec.TOPK])
@@ -69,7 +70,7 @@ def test_lossy_codecs_upload_differences_and_whole_values_of_the_rest(codec: Cod
     model = moved()
     content = encoder(codec, fraction=1.0).trained("t", model, BASE)
     assert content.kind == pb.UPLOAD_KIND_UPDATE
-    got = LAYOUT.views(content.encoding.decode(content.buffer))
+    got = LAYOUT.views(content.sections.model.decode(content.buffers[0]))
     local, base = LAYOUT.views(model), LAYOUT.views(BASE)
     for name in ("w", "v"):
         assert np.abs(got[name] - (local[name].astype(float) - base[name])).max() <= 1 / 250
@@ -79,10 +80,10 @@ def test_lossy_codecs_upload_differences_and_whole_values_of_the_rest(codec: Cod
 
 def test_updates_in_float32_are_exact_differences_and_whole_values_of_the_rest() -> None:
     model = moved()
-    made = UpdateEncoder(Transport(Codec.FLOAT32, updates=True), LAYOUT, ResidualInMemory())
+    made = UpdateEncoder(Transport(Codec.FLOAT32, updates=True), LAYOUT, Stores())
     content = made.trained("t", model, BASE)
     assert content.kind == pb.UPLOAD_KIND_UPDATE
-    got, local = LAYOUT.views(content.buffer), LAYOUT.views(model)
+    got, local = LAYOUT.views(content.buffers[0]), LAYOUT.views(model)
     for name in ("w", "v"):
         assert np.array_equal(got[name], local[name] - ARRAYS[name])
     for name in ("steps", "mean"):
@@ -92,7 +93,7 @@ def test_updates_in_float32_are_exact_differences_and_whole_values_of_the_rest()
 
 def test_a_difference_beyond_its_dtype_is_the_learners_error() -> None:
     layout = Layout.of({"v": np.zeros(3, np.float32)})
-    made = UpdateEncoder(Transport(Codec.FLOAT32, updates=True), layout, ResidualInMemory())
+    made = UpdateEncoder(Transport(Codec.FLOAT32, updates=True), layout, Stores())
     largest = np.full(3, np.finfo(np.float32).max)
     with pytest.raises(LearnerError, match="it ends where the tensor's own dtype does"):
         made.trained("t", layout.pack({"v": largest}), layout.pack({"v": -largest}))
@@ -102,7 +103,7 @@ def test_a_difference_beyond_its_dtype_is_the_learners_error() -> None:
 def test_an_update_beyond_the_codec_is_the_learners_error(codec: Codec, by: float) -> None:
     layout = Layout.of({"v": np.zeros(3)})
     trained = layout.pack({"v": np.array([0, by, 0.0])})
-    made = UpdateEncoder(Transport(codec), layout, ResidualInMemory())
+    made = UpdateEncoder(Transport(codec), layout, Stores())
     with pytest.raises(LearnerError, match=f"more than codec {codec} can hold: tensor 'v' holds NaN or infinity"):
         made.trained("t", trained, layout.allocate())
 
@@ -125,7 +126,7 @@ def flat(buffer: Any) -> Any:
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 2**31)), min_size=1, max_size=8))
 def test_what_is_left_out_is_sent_later_and_counted_once(uploads: list[tuple[bool, int]]) -> None:
     """Sent by accepted uploads + residual = the sum of the accepted updates, whatever was refused between them."""
-    store = ResidualInMemory()
+    store = InMemory()
     feedback = ErrorFeedback(store)
     changed, sent = np.zeros(40), np.zeros(40)
     for number, (accepted, seed) in enumerate(uploads):
@@ -144,7 +145,7 @@ def test_what_is_left_out_is_sent_later_and_counted_once(uploads: list[tuple[boo
 
 
 def test_a_value_too_small_to_be_sent_is_sent_once_it_has_added_up() -> None:
-    feedback = ErrorFeedback(ResidualInMemory())
+    feedback = ErrorFeedback(InMemory())
     change = np.zeros(40)
     change[:6] = 10  # of 30 values, six are kept
     change[29] = 3
@@ -157,7 +158,7 @@ def test_a_value_too_small_to_be_sent_is_sent_once_it_has_added_up() -> None:
 
 
 def test_only_the_task_that_was_accepted_advances_the_residual() -> None:
-    store = ResidualInMemory()
+    store = InMemory()
     feedback = ErrorFeedback(store)
     feedback.encode("one", ENCODING, pack(np.arange(40.0)), FLAT.allocate())
     feedback.accepted("another")
@@ -172,21 +173,21 @@ def test_only_the_task_that_was_accepted_advances_the_residual() -> None:
 
 def test_the_content_does_not_change_when_the_residual_does() -> None:
     """A held result may be sent again after its acceptance; its checksum is long fixed."""
-    made = UpdateEncoder(Transport(Codec.TOPK, 0.1), LAYOUT, ResidualInMemory())
+    made = UpdateEncoder(Transport(Codec.TOPK, 0.1), LAYOUT, Stores())
     first = made.trained("one", moved(), BASE)
-    before = first.buffer.tobytes()
+    before = first.buffers[0].tobytes()
     made.accepted("one")
     made.trained("two", moved(2.0), BASE)
-    assert first.buffer.tobytes() == before
-    assert first.checksum == frames.section_checksum(first.buffer.data)
+    assert first.buffers[0].tobytes() == before
+    assert first.checksums[0] == frames.section_checksum(first.buffers[0].data)
 
 
-Make = Callable[[], ResidualFile]
+Make = Callable[[], InFile]
 
 
 @pytest.fixture
 def make_file(tmp_path: Path) -> Make:
-    return lambda: ResidualFile(tmp_path / "state", "uid/silo-0/layout", logger("test"))
+    return lambda: InFile(tmp_path / "state", "residual", np.float32, "uid/silo-0/layout", logger("test"))
 
 
 def test_a_residual_outlives_the_process(make_file: Make) -> None:
@@ -230,5 +231,5 @@ def test_a_full_disk_is_logged_and_harmless(
 
 def test_each_federation_learner_and_layout_has_its_own_residual(tmp_path: Path) -> None:
     for owner in ("uid/a-0/x", "uid/a-1/x", "../../x"):
-        ResidualFile(tmp_path, owner, logger("test")).save(np.ones(1, np.float32))
+        InFile(tmp_path, "residual", np.float32, owner, logger("test")).save(np.ones(1, np.float32))
     assert len(list(tmp_path.iterdir())) == 3

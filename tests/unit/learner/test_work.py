@@ -15,7 +15,7 @@ from metisfl_learner import Evaluation, Learner, LearnerContext, TaskCancelled, 
 from metisfl_learner.checks import LearnerError
 from metisfl_learner.learner import Progress
 from metisfl_learner.loading import EntrypointError
-from metisfl_learner.work import Trainee, evaluate, initialise, prepare, train
+from metisfl_learner.work import Received, Trainee, evaluate, initialise, prepare, train
 
 TASK = pb.Task(
     task_id="t",
@@ -92,11 +92,11 @@ def test_wrong_thread_count_is_refused(make_context: Context) -> None:
 
 def test_train(make_context: Context) -> None:
     trainee = ready(make_context)
-    result = train(trainee, TASK, model_of(trainee), Progress())
-    views = trainee.description.layout.views(result.content.buffer)
+    result = train(trainee, TASK, Received(model_of(trainee)), Progress())
+    views = trainee.description.layout.views(result.content.buffers[0])
     assert views["w"].tolist() == [2, 3]
     assert views["mean"] == 1.5
-    assert result.content.checksum == frames.section_checksum(result.content.buffer.data)
+    assert result.content.checksums[0] == frames.section_checksum(result.content.buffers[0].data)
     assert result.content.kind == pb.UPLOAD_KIND_MODEL
     assert (result.base_version, result.produces) == (4, 5)
     assert (result.report.examples, result.report.batches, result.report.epochs) == (10, 8, 2)
@@ -107,7 +107,7 @@ def test_train(make_context: Context) -> None:
 def test_steps_and_the_proximal_term_reach_the_learner(make_context: Context) -> None:
     trainee = ready(make_context)
     training = pb.Training(batch_size=3, learning_rate=0.5, seed=9, steps=6, proximal_mu=0.25)
-    result = train(trainee, pb.Task(task_id="t", training=training), model_of(trainee), Progress())
+    result = train(trainee, pb.Task(task_id="t", training=training), Received(model_of(trainee)), Progress())
     task = trainee.learner.task  # type: ignore[attr-defined]
     # Ten examples are four batches: six of them are an epoch and two batches of the second.
     assert (task.steps, task.epochs, task.proximal_mu) == (6, 2, 0.25)
@@ -127,7 +127,7 @@ def test_seconds_are_those_of_training_alone(make_context: Context) -> None:
 
     trainee = ready(make_context, train=slow, evaluate=slow_to_evaluate)
     evaluate(trainee, TASK, model_of(trainee))
-    report = train(trainee, TASK, model_of(trainee), Progress(), lambda: now[0]).report
+    report = train(trainee, TASK, Received(model_of(trainee)), Progress(), lambda: now[0]).report
     assert report.seconds == 12
     assert report.seconds / report.batches == 1.5
 
@@ -139,7 +139,7 @@ def test_given_weights_are_read_only(make_context: Context) -> None:
 
     trainee = ready(make_context, train=in_place)
     with pytest.raises(LearnerError, match="read-only"):
-        train(trainee, TASK, model_of(trainee), Progress())
+        train(trainee, TASK, Received(model_of(trainee)), Progress())
 
 
 GOOD = {"w": np.zeros(2, np.float32), "mean": np.array(0.0)}
@@ -172,13 +172,13 @@ GOOD = {"w": np.zeros(2, np.float32), "mean": np.array(0.0)}
 def test_unusable_training_result_is_refused(make_context: Context, returned: Any, message: str) -> None:
     trainee = ready(make_context, trained=returned)
     with pytest.raises(LearnerError, match=message):
-        train(trainee, TASK, model_of(trainee), Progress())
+        train(trainee, TASK, Received(model_of(trainee)), Progress())
 
 
 def test_numpys_numbers_are_numbers(make_context: Context) -> None:
     returned = TrainingResult(GOOD, np.int64(10), np.int32(3), {"loss": np.float32(0.5)})  # type: ignore[dict-item,arg-type]
     trainee = ready(make_context, trained=returned)
-    report = train(trainee, TASK, model_of(trainee), Progress()).report
+    report = train(trainee, TASK, Received(model_of(trainee)), Progress()).report
     assert (report.examples, report.batches, report.metrics[0].value) == (10, 3, 0.5)
 
 
@@ -187,7 +187,7 @@ def test_cancelled_training_raises_and_is_no_error_of_the_learner(make_context: 
     trainee = ready(make_context, train=lambda self, weights, task: list(task.batches(10)))
     progress.cancel()
     with pytest.raises(TaskCancelled):
-        train(trainee, TASK, model_of(trainee), progress)
+        train(trainee, TASK, Received(model_of(trainee)), progress)
 
 
 @pytest.mark.parametrize("error", [ValueError("spam"), SystemExit(3), KeyboardInterrupt()])
@@ -231,7 +231,7 @@ def test_unusable_evaluation_is_refused(make_context: Context, returned: Any, me
 def test_initialise(make_context: Context) -> None:
     trainee = ready(make_context)
     result = initialise(trainee, pb.Task(task_id="i", kind=pb.TASK_KIND_INITIALISE))
-    assert np.array_equal(result.content.buffer, model_of(trainee))
+    assert np.array_equal(result.content.buffers[0], model_of(trainee))
     assert (result.produces, result.report.examples) == (0, 0)
 
 
@@ -241,4 +241,4 @@ def test_training_time_is_measured(make_context: Context) -> None:
         return TrainingResult(GOOD, 10)
 
     trainee = ready(make_context, train=slow)
-    assert 0.05 <= train(trainee, TASK, model_of(trainee), Progress()).report.seconds < 5
+    assert 0.05 <= train(trainee, TASK, Received(model_of(trainee)), Progress()).report.seconds < 5

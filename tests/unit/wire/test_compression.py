@@ -11,8 +11,9 @@ from metisfl.proto.v1 import controller_pb2 as pb
 from metisfl.proto.v1 import model_pb2
 from metisfl.wire import frames
 from metisfl.wire.compression import Zstd
-from metisfl.wire.frames import ChunkFrame, FrameError, Reassembly
+from metisfl.wire.frames import ChunkFrame, FrameError
 from metisfl.wire.limits import CHUNK_BYTES
+from metisfl.wire.reassembly import Reassembly
 
 decode = frames.decoder(pb.UploadRequest)
 

@@ -16,6 +16,7 @@ from metisfl.proto.v1 import model_pb2
 from metisfl.wire import frames
 from metisfl.wire.frames import ChunkFrame, FrameError
 from metisfl.wire.limits import CHUNK_BYTES, MAX_MESSAGE_BYTES
+from metisfl.wire.reassembly import Reassembly
 
 decode_upload = frames.decoder(pb.UploadRequest)
 decode_download = frames.decoder(pb.DownloadResponse)
@@ -97,9 +98,9 @@ def test_a_section_is_cut_without_gaps(size: int, block: int) -> None:
     assert rebuilt == whole[start:]
 
 
-def arrives(size: int, breaks: list[int]) -> frames.Reassembly:
+def arrives(size: int, breaks: list[int]) -> Reassembly:
     """A section of the pattern sent from the start, again from the border where it broke after so many chunks."""
-    arriving = frames.Reassembly(size)
+    arriving = Reassembly(size)
     for chunks in [*breaks, 4]:
         messages = frames.encode_section(0, memoryview(_PATTERN)[:size], arriving.received)
         for wire in itertools.islice(messages, chunks):
@@ -141,7 +142,7 @@ _SIZE = CHUNK_BYTES + 20
     ],
 )
 def test_only_the_block_that_follows_is_taken(section: int, offset: int, size: int) -> None:
-    arriving = frames.Reassembly(_SIZE)
+    arriving = Reassembly(_SIZE)
     data = memoryview(_PATTERN)
     arriving.take(ChunkFrame(0, 0, data[:CHUNK_BYTES], frames.checksum(data[:CHUNK_BYTES])))
     with pytest.raises(FrameError, match=f"20 at {CHUNK_BYTES} of section 0 were next"):
@@ -151,8 +152,8 @@ def test_only_the_block_that_follows_is_taken(section: int, offset: int, size: i
 
 def test_an_early_end_keeps_what_has_come() -> None:
     arriving = arrives(2 * CHUNK_BYTES, [])
-    early = frames.Reassembly(2 * CHUNK_BYTES + 1)
-    early.received = arriving.received
+    early = Reassembly(2 * CHUNK_BYTES + 1)
+    early.offsets = list(arriving.offsets)
     with pytest.raises(FrameError, match=f"ended after {2 * CHUNK_BYTES} of {2 * CHUNK_BYTES + 1} bytes"):
         early.finish(model_pb2.Finish(section_checksums=[oracle(2 * CHUNK_BYTES)]))
     assert early.received == 2 * CHUNK_BYTES

@@ -31,12 +31,16 @@ class _CapabilityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Capability
     CAPABILITY_UNSPECIFIED: _Capability.ValueType  # 0
     CAPABILITY_PROXIMAL_TERM: _Capability.ValueType  # 1
     """Training.proximal_mu."""
+    CAPABILITY_CONTROL_VARIATES: _Capability.ValueType  # 2
+    """Gradients corrected by control variates."""
 
 class Capability(_Capability, metaclass=_CapabilityEnumTypeWrapper): ...
 
 CAPABILITY_UNSPECIFIED: Capability.ValueType  # 0
 CAPABILITY_PROXIMAL_TERM: Capability.ValueType  # 1
 """Training.proximal_mu."""
+CAPABILITY_CONTROL_VARIATES: Capability.ValueType  # 2
+"""Gradients corrected by control variates."""
 Global___Capability: _TypeAlias = Capability  # noqa: Y015
 
 class _Activity:
@@ -295,6 +299,7 @@ class JoinResponse(_message.Message):
     COMPRESSION_FIELD_NUMBER: _builtins.int
     COMPRESSION_LEVEL_FIELD_NUMBER: _builtins.int
     UPDATES_FIELD_NUMBER: _builtins.int
+    CONTROL_FIELD_NUMBER: _builtins.int
     learner_id: _builtins.str
     """"<group>-<ordinal>"."""
     federation: _builtins.str
@@ -308,6 +313,8 @@ class JoinResponse(_message.Message):
     """Zstandard's level, for uploads."""
     updates: _builtins.bool
     """Results of training come up as UPLOAD_KIND_UPDATE. Always set with a codec that is not lossless."""
+    control: _builtins.bool
+    """Downloads, and results of training, have a second section, "control": SCAFFOLD's control variates."""
     @_builtins.property
     def lease(self) -> Global___Lease: ...
     @_builtins.property
@@ -330,10 +337,11 @@ class JoinResponse(_message.Message):
         compression: _model_pb2.Compression.ValueType = ...,
         compression_level: _builtins.int = ...,
         updates: _builtins.bool = ...,
+        control: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["lease", b"lease", "partition", b"partition"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["codec", b"codec", "compression", b"compression", "compression_level", b"compression_level", "federation", b"federation", "federation_uid", b"federation_uid", "learner_id", b"learner_id", "lease", b"lease", "parameters", b"parameters", "partition", b"partition", "topk_fraction", b"topk_fraction", "updates", b"updates"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["codec", b"codec", "compression", b"compression", "compression_level", b"compression_level", "control", b"control", "federation", b"federation", "federation_uid", b"federation_uid", "learner_id", b"learner_id", "lease", b"lease", "parameters", b"parameters", "partition", b"partition", "topk_fraction", b"topk_fraction", "updates", b"updates"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

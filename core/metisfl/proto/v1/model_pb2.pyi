@@ -164,7 +164,9 @@ Global___Layout: _TypeAlias = Layout  # noqa: Y015
 
 @_typing.final
 class Section(_message.Message):
-    """A named part of a transfer. Today there is one, "model"."""
+    """A named part of a transfer: "model" and, where control variates are used, "control" (metisfl.wire.control). Their
+    chunks follow each other in this order.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
