@@ -87,7 +87,7 @@ class BufferTraining:
     @property
     def versions(self) -> Set[int]:
         surveyed = set() if self._survey.version is None else {self._survey.version}
-        return surveyed | {task.base_version for tasks in self._work.values() for task in tasks}
+        return surveyed | {task.base_version for task in self._tasks}
 
     def expects(self, task: TaskId) -> bool:
         return task in self._work.get(task.learner, ())
@@ -163,9 +163,8 @@ class BufferTraining:
         self._buffer.clear()
 
     def abandon(self, reason: str) -> None:
-        for tasks in self._work.values():
-            for task in tasks:
-                self._learners.discard(task, reason)
+        for task in self._tasks:
+            self._learners.discard(task, reason)
         self._work.clear()
         self._waiting.clear()
         self._buffer.clear()
@@ -203,6 +202,8 @@ class BufferTraining:
 
     def delivered(self, task: TaskId, work: Work, now: float) -> None:
         self._done(task)
+        if task.base_version == self._survey.version:
+            self._survey.excuse(task.learner)  # it has begun with that
         self._counted.add(task)
         self._waiting.append((task, work))
         self._heard_at, self._attempt = now, 1
@@ -249,10 +250,15 @@ class BufferTraining:
 
     def _drop_old(self) -> None:
         """Work from versions that are too old is ended at once: its result would not count."""
-        for task in [task for tasks in self._work.values() for task in tasks if self._too_old(task)]:
+        for task in filter(self._too_old, self._tasks):
             self._learners.discard(task, self.why_late(task))
             self._done(task)
         self._counted = {task for task in self._counted if not self._too_old(task)}
+
+    @property
+    def _tasks(self) -> list[TaskId]:
+        """All work under way, in the learners' order."""
+        return [task for learner in by_number(self._work) for task in self._work[learner]]
 
     def _done(self, task: TaskId) -> None:
         tasks = self._work.get(task.learner, set())

@@ -5,7 +5,7 @@
     b-0 is lost                  |
     100 seconds pass             | commit 2 of a-0, lost a-1
 
-What is said is written as in the lines of `Script`. A scene begins with a-0, a-1 and b-0 in the first round. Learners
+What is said is written as in the lines of `Script`; after a comma it may go on in another line. A scene begins with a-0, a-1 and b-0 in the first round. Learners
 evaluate version 0, so that there the lines say "trains and evaluates".
 """
 
@@ -36,10 +36,11 @@ class Play:
 
     def act(self, scene: str) -> None:
         """Play a scene and compare."""
-        for line in filter(None, map(str.strip, scene.splitlines())):
+        unwrapped = re.sub(r",\s*\n\s*\|\s*", ", ", scene)
+        for line in filter(None, map(str.strip, unwrapped.splitlines())):
             event, _, expected = line.partition("|")
             said = self._begun if event.strip() == "at first" else self._happens(event.split())
-            assert ", ".join(said) == expected.strip(), f"after: {event.strip()}"
+            assert ", ".join(said) == expected.strip(), f"after: {event.strip()} | {', '.join(said)}"
 
     def _happens(self, words: list[str]) -> list[str]:
         names = [word for word in words if re.fullmatch(r"[a-z]-\d+", word)]
