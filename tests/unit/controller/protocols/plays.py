@@ -5,8 +5,8 @@
     b-0 is lost                  |
     100 seconds pass             | commit 2 of a-0, lost a-1
 
-What is said is written as in the lines of `Script`; after a comma it may go on in another line. A scene begins with a-0, a-1 and b-0 in the first round. Learners
-evaluate version 0, so that there the lines say "trains and evaluates".
+What is said is written as in the lines of `Script`; after a comma it may go on in another line. A scene begins with
+a-0, a-1 and b-0 in the first round. Learners evaluate version 0, so that there the lines say "trains and evaluates".
 """
 
 from __future__ import annotations
