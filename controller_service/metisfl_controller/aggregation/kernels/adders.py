@@ -141,7 +141,7 @@ def _add_scaled(sums: Sums, first: Addresses, second: Addresses, weights: Weight
 
 
 @njit(nogil=True)
-def _position(indices: Any, wanted: int) -> int:
+def position(indices: Any, wanted: int) -> int:
     """The first of rising indices that is not below `wanted`."""
     low, high = 0, indices.size
     while low < high:
@@ -158,7 +158,7 @@ def _add_sparse(sums: Sums, first: Addresses, second: Addresses, kept: int, weig
     for k in range(first.size):
         indices = carray(pointer(first[k]), kept, np.uint32)
         values = carray(pointer(second[k]), kept, np.float32)
-        for j in range(_position(indices, at), _position(indices, at + sums.size)):
+        for j in range(position(indices, at), position(indices, at + sums.size)):
             sums[np.int64(indices[j]) - at] += weights[k] * np.float64(values[j])
 
 

@@ -16,12 +16,11 @@ from metisfl_controller.aggregation.kernels import kinds
 from metisfl_controller.aggregation.kernels.access import pointer, take
 from metisfl_controller.aggregation.kernels.bits import (
     bits_of,
-    brain_to_single,
-    half_to_single,
     single_of,
     single_to_brain,
     single_to_half,
 )
+from metisfl_controller.aggregation.kernels.readers import read_dense
 from metisfl_controller.aggregation.kernels.schedule import Blockwise
 from metisfl_controller.aggregation.mapped import release
 
@@ -32,37 +31,6 @@ _BLOCK = 1 << 12
 
 _INFINITE = np.uint32(0x7F800000)
 _LARGEST, _SMALLEST = np.float32(LARGEST_SCALE), np.float32(SMALLEST_SCALE)
-
-
-@njit(nogil=True)
-def _read(kind: int, first: int, second: int, at: int, values: Singles) -> None:
-    n = values.size
-    if kind == kinds.FLOAT32:
-        singles = carray(pointer(first + at * 4), n, np.float32)
-        for i in range(n):
-            values[i] = singles[i]
-    elif kind == kinds.FLOAT64:
-        doubles = carray(pointer(first + at * 8), n, np.float64)
-        for i in range(n):
-            values[i] = np.float32(doubles[i])
-    elif kind == kinds.FLOAT16:
-        halves = carray(pointer(first + at * 2), n, np.uint16)
-        for i in range(n):
-            values[i] = half_to_single(halves[i])
-    elif kind == kinds.BFLOAT16:
-        halves = carray(pointer(first + at * 2), n, np.uint16)
-        for i in range(n):
-            values[i] = brain_to_single(halves[i])
-    elif kind == kinds.SCALED:
-        codes = carray(pointer(first + at), n, np.int8)
-        scales = carray(pointer(second + at // kinds.SCALE_BLOCK * 4), -(-n // kinds.SCALE_BLOCK), np.float32)
-        whole = n // kinds.SCALE_BLOCK
-        for block in range(whole):
-            start, scale = block * kinds.SCALE_BLOCK, scales[block]
-            for i in range(start, start + kinds.SCALE_BLOCK):
-                values[i] = np.float32(codes[i]) * scale
-        for i in range(whole * kinds.SCALE_BLOCK, n):
-            values[i] = np.float32(codes[i]) * scales[whole]
 
 
 @njit(nogil=True, error_model="numpy")
@@ -120,7 +88,7 @@ def _convert_blocks(
             return
         for at in range(start, min(stop, start + step), _BLOCK):
             values = scratch[: min(_BLOCK, stop - at)]
-            _read(kind, first, second, at, values)
+            read_dense(kind, first, second, at, values)
             _write(out_kind, out, out_second, at, values)
 
 
