@@ -106,15 +106,16 @@ class Round:
         }
         return {FROZEN: means[FROZEN], "n": np.rint(means["n"])}
 
-    def check(self, got: Buffer, changes: Arrays) -> None:
-        """`got` is the base plus `changes` of the stepped tensors, and the mean of the others, each rounded once."""
+    def check(self, got: Buffer, changes: Arrays, others: Arrays | None = None, *, slack: float = 1e-13) -> None:
+        """`got` is the base plus `changes` of the stepped tensors, and the mean of the others, or what they should be,
+        each rounded once. `slack`: for the arithmetic, of each model and relative to the value or 1."""
         views = self.layout.views(got)
         expected = {name: self.start[name].astype(np.float64) + change for name, change in changes.items()}
-        for name, wanted in (expected | self.averaged()).items():
+        for name, wanted in (expected | (self.averaged() if others is None else others)).items():
             found = views[name]
             nearest = np.abs(wanted.astype(found.dtype).astype(np.float64) - wanted)
             scale = np.maximum(1.0, np.abs(wanted))
-            assert (np.abs(found.astype(np.float64) - wanted) <= nearest + 1e-13 * self.count * scale).all(), name
+            assert (np.abs(found.astype(np.float64) - wanted) <= nearest + slack * self.count * scale).all(), name
         assert views["empty"].shape == (0, 3)
 
 
