@@ -17,6 +17,8 @@ from metisfl_controller.rounds.evaluation import Report
 from metisfl_controller.rounds.machine import Machine
 from metisfl_controller.rounds.phases import Phase, Resumed
 from metisfl_controller.rounds.plan import Plan, quorum_of
+from metisfl_controller.rounds.protocols.parameters import Buffering, Pacing
+from metisfl_controller.rounds.protocols.staleness import polynomial
 from metisfl_controller.rounds.selection.all import All
 from metisfl_controller.rounds.selection.power_of_choice import PowerOfChoice
 from metisfl_controller.rounds.selection.random import Random
@@ -44,8 +46,10 @@ class World:
     """What each learner is doing."""
     finished: dict[str, set[TaskId]] = field(default_factory=dict)
     """Results that each learner holds."""
-    folded: dict[str, TaskId] = field(default_factory=dict)
-    """Contributions to the open round."""
+    folded: list[TaskId] = field(default_factory=list)
+    """Contributions to the open round or buffer."""
+    counted: set[TaskId] = field(default_factory=set)
+    """Contributions to committed versions."""
     committing: int | None = None
 
     def __post_init__(self) -> None:
@@ -54,10 +58,10 @@ class World:
     def start_controller(self) -> None:
         self.incarnation += 1
         self.connected.clear()
-        self.folded, self.committing = {}, None
+        self.folded, self.committing = [], None
         if self.committed is not None:
             self.evaluated.discard(self.committed)  # what it finds is evaluated again
-        resumed = Resumed(self.committed, self.started_at, self.ended is not None)
+        resumed = Resumed(self.committed, self.started_at, self.ended is not None, counted=frozenset(self.counted))
         self.machine = Machine(self.plan, "uid", self.incarnation, resumed, self.now)
 
     def handle(self, event: m.Event) -> None:
@@ -75,12 +79,14 @@ class World:
                     self.work[learner] = order
                     return
                 assert learner in self.machine.ready
-                assert order.task.kind is Kind.INITIALISE or order.task.base_version == self.committed
-                assert order.deadline is not None
-                assert order.deadline > self.now
+                assert order.task.kind is Kind.INITIALISE or self.may_be_asked(command)
+                assert order.deadline is not None or self.plan.buffering is not None
+                assert order.deadline is None or order.deadline > self.now
                 if isinstance(command, m.Resend):
                     assert order.task in self.finished[learner]
-                assert learner not in self.folded, "asked again for what was delivered"
+                assert order.task not in self.counted, "asked again for what is in a version"
+                if self.plan.buffering is None:
+                    assert learner not in self.contributors, "asked again for what was delivered"
                 if learner in self.connected:
                     self.work[learner] = order
             case m.Discard(learner, text):
@@ -97,38 +103,73 @@ class World:
                 assert self.committing is None
                 assert number <= self.plan.max_rounds
                 self.started_at = self.now if self.started_at is None else self.started_at
-                self.folded = {}
-            case m.Fold(task, weight):
+                self.folded = []
+            case m.Fold(task, weight, _, scale):
                 assert weight > 0
-                assert task.learner not in self.folded, "two contributions of one learner"
-                assert task.base_version == self.committed
-                self.folded[task.learner] = task
+                assert 0 < scale <= 1
+                assert task not in self.counted, "counted twice"
+                assert task not in self.folded, "folded twice"
+                if self.plan.buffering is None:
+                    assert scale == 1
+                    assert task.learner not in self.contributors, "two contributions of one learner"
+                    assert self.is_recent(task)
+                self.folded.append(task)
             case m.CommitRound():
                 assert self.committed is not None
                 assert command.number == self.committed + 1
-                assert set(command.contributors) == set(self.folded)
+                assert set(command.contributors) == self.contributors
+                assert set(command.tasks) == set(self.folded)
                 assert set(command.contributors) | set(command.lost) == set(command.participants)
                 assert not set(command.contributors) & set(command.lost)
-                assert len(command.contributors) >= quorum_of(len(command.participants), self.plan.quorum_percent)
+                if self.plan.buffering is not None:
+                    assert len(self.folded) == self.plan.buffering.size
+                else:
+                    needed = max(1, len(command.participants) - self.plan.over_select)
+                    assert len(command.contributors) >= quorum_of(needed, self.plan.quorum_percent)
                 self.committing = command.number
             case m.RecordMetrics(version, source=MetricSource.EVALUATORS):
                 assert self.committed is not None
                 assert version <= self.committed
             case m.RecordMetrics(version):
-                assert version == self.committed
+                assert self.committed is not None
+                assert version == self.committed or (self.plan.buffering is not None and version < self.committed)
                 assert version not in self.evaluated, "a controller settles the metrics of a version once"
                 self.evaluated.add(version)
             case m.End():
                 by_evaluators = self.plan.target is not None and self.plan.target.source is MetricSource.EVALUATORS
                 assert command.published == self.committed or (
-                    by_evaluators and command.reason == "TargetMetricReached"
+                    (by_evaluators or self.plan.buffering is not None) and command.reason == "TargetMetricReached"
                 )
                 assert command.complete or command.reason in (
                     "QuorumNotReached",
                     "InitialModelFailed",
                     "TooFewLearners",
+                    "NoUpdates",
                 )
                 self.ended = command
+
+    @property
+    def contributors(self) -> set[str]:
+        return {task.learner for task in self.folded}
+
+    def may_be_asked(self, command: m.Dispatch | m.Resend) -> bool:
+        """Training begins with the newest version; what was begun before may go on, and be evaluated, by protocol."""
+        task = command.order.task
+        if self.plan.buffering is None:
+            return self.is_recent(task) if isinstance(command, m.Resend) else task.base_version == self.committed
+        assert self.committed is not None
+        if isinstance(command, m.Dispatch) and task.kind is Kind.TRAIN:
+            return task.base_version == self.committed
+        return self.committed - self.plan.buffering.max_staleness <= task.base_version <= self.committed or (
+            task.kind is Kind.EVALUATE and task.base_version in self.machine.versions
+        )
+
+    def is_recent(self, task: TaskId) -> bool:
+        """Whether it may count in the open round."""
+        assert self.committed is not None
+        return task.base_version == self.committed or (
+            self.plan.late_updates and task.base_version == self.committed - 1
+        )
 
     # What learners do
 
@@ -163,12 +204,13 @@ class World:
                 self.handle(m.InitialModelVerified(order.task))
         elif order.task.kind is Kind.TRAIN:
             self.finished.setdefault(learner, set()).add(order.task)
-            self.handle(m.UpdateVerified(order.task, m.Work(10)))
+            self.handle(m.UpdateVerified(order.task, m.Work(10, batches=order.steps or 3, seconds=0.5)))
 
     def commit(self) -> None:
         assert self.committing is not None
         assert self.committing == (0 if self.committed is None else self.committed + 1)
-        self.committed, self.committing, self.folded = self.committing, None, {}
+        self.counted |= set(self.folded)
+        self.committed, self.committing, self.folded = self.committing, None, []
         self.handle(m.Committed(self.committed))
 
     def wait(self, seconds: float) -> None:
@@ -200,6 +242,10 @@ plans = st.builds(
     round_deadline=st.just(30.0),
     max_rounds=st.integers(1, 4),
     evaluate_every=st.integers(1, 3),
+    over_select=st.integers(0, 2),
+    late_updates=st.booleans(),
+    pacing=st.sampled_from([None, Pacing(1.5, 2, batch_size=4)]),
+    buffering=st.sampled_from([None, None, *(Buffering(size, 0.5, polynomial(0.5), 2) for size in (1, 2, 5))]),
     max_duration=st.sampled_from([None, 100.0]),
     target=st.sampled_from(
         [
@@ -277,7 +323,15 @@ class Misfortune(RuleBasedStateMachine):
         if machine.phase is Phase.TRAINING:
             expected = [p.task.learner for p in machine.participants.values() if machine.expects(p.task)]
             assert len(expected) == len(set(expected))
-            assert not set(expected) & set(self.world.folded)
+            assert not set(expected) & self.world.contributors
+
+    @invariant()
+    def versions_that_tasks_refer_to_are_served(self) -> None:
+        if hasattr(self, "world") and self.world.ended is None:
+            machine = self.world.machine
+            for order in self.world.work.values():
+                if machine.expects(order.task) and order.task.kind is Kind.TRAIN:
+                    assert order.task.base_version in machine.versions
 
     def teardown(self) -> None:
         if hasattr(self, "world") and self.world.ended is None:
