@@ -45,13 +45,25 @@ class ControllerMetrics:
         self._output_uploads = counter(
             "metisfl_output_uploads", "Deliveries of models to spec.output by outcome: delivered, failed", "outcome"
         )
-        self._model_metric = gauge("metisfl_model_metric", "Newest federated evaluation, by metric", "metric")
+        self._evaluators = gauge("metisfl_evaluators", "Evaluators by state: desired, connected, working", "state")
+        self.evaluations_missed = counter(
+            "metisfl_evaluations_missed", "Versions that an evaluator was too busy or not there to evaluate"
+        ).labels(**labels)
+        self._model_metric = gauge(
+            "metisfl_model_metric",
+            "Newest metrics of the model, by metric and by source: Learners, Evaluators",
+            "metric",
+            "source",
+        )
         self._federation = federation
         self.bytes_sent = 0
         self.bytes_received = 0
 
     def learners(self, state: str, count: int) -> None:
         self._learners.labels(self._federation, state).set(count)
+
+    def evaluators(self, state: str, count: int) -> None:
+        self._evaluators.labels(self._federation, state).set(count)
 
     def sent(self, count: int) -> None:
         self.bytes_sent += count
@@ -67,5 +79,5 @@ class ControllerMetrics:
     def upload_to_output(self, outcome: str) -> None:
         self._output_uploads.labels(self._federation, outcome).inc()
 
-    def model_metric(self, name: str, value: float) -> None:
-        self._model_metric.labels(self._federation, name).set(value)
+    def model_metric(self, name: str, value: float, source: str) -> None:
+        self._model_metric.labels(self._federation, name, source).set(value)

@@ -25,7 +25,7 @@ class PartitionPlan(BaseModel):
     def of(cls, spec: FederationSpec) -> PartitionPlan:
         """Groups in the order of the spec, as many shares as each has room for learners."""
         offsets, offset = {}, 0
-        for group in spec.learner_groups:
+        for group in spec.training_groups:
             offsets[group.name] = offset
             offset += group.size
         return cls(count=spec.partition_count, offsets=offsets)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from typing import Any
 
 from metisfl.api import (
+    EvaluatorDocument,
     FederationDocument,
     FederationState,
     GlobalModel,
@@ -16,9 +18,12 @@ from metisfl.api import (
     RoundProgress,
 )
 from metisfl_controller.conductor.conductor import Conductor
+from metisfl_controller.conductor.progress import Progress
 from metisfl_controller.rounds.evaluation import Mean, Report, weighted_means
+from metisfl_controller.rounds.evaluators import Evaluator
 from metisfl_controller.rounds.phases import Phase
 from metisfl_controller.rounds.training import RoundStatus
+from metisfl_controller.state.registry import Learner
 from metisfl_controller.state.store import RoundRecord, StoredVersion
 
 _STATES = {
@@ -35,7 +40,6 @@ def federation_document(conductor: Conductor, versions: list[StoredVersion]) -> 
     machine, progress, spec = conductor.machine, conductor.progress, conductor.federation.spec
     outcome, latest = progress.outcome, progress.latest
     published = outcome.published_version if outcome else None
-    shown = published if published is not None else max(progress.version_metrics, default=None)
     committed = latest.version if latest else 0
     if published is not None:
         latest = next((v for v in versions if v.version == published), latest)
@@ -52,9 +56,12 @@ def federation_document(conductor: Conductor, versions: list[StoredVersion]) -> 
         max_rounds=spec.termination.max_rounds,
         committed_rounds=committed,
         round=_progress(machine.round) if machine.round else None,
-        learners=[*_learners(conductor), *_refusals(conductor)],
+        learners=_learners(conductor),
         desired_learners=conductor.registry.desired,
-        metrics=_values(progress.version_metrics, shown),
+        evaluators=_evaluators(conductor),
+        desired_evaluators=conductor.registry.desired_evaluators,
+        metrics=_newest(progress.version_metrics, published),
+        evaluator_metrics=_newest(progress.evaluator_metrics, published),
         global_model=GlobalModel(
             version=latest.version, sha256=latest.sha256, location=f"models/{latest.file}", bytes=latest.bytes
         )
@@ -77,13 +84,12 @@ def _standing(conductor: Conductor) -> tuple[FederationState, str, str]:
     if outcome is not None:
         return FederationState(outcome.state), outcome.reason, outcome.message
     if machine.phase in (Phase.GATHERING, Phase.BETWEEN):
-        ready = sum(learner.ready for learner in conductor.registry.learners.values())
-        told = f"{ready} of at least {machine.plan.min_learners} learners are ready"
+        told = f"{len(machine.ready)} of at least {machine.plan.min_learners} learners are ready"
         return FederationState.WAITING_FOR_LEARNERS, "LearnersMissing", told
     return _STATES[machine.phase], "", ""
 
 
-def round_document(record: RoundRecord, metrics: Mapping[int, Mapping[str, Mean]]) -> RoundDocument:
+def round_document(record: RoundRecord, progress: Progress) -> RoundDocument:
     """One entry of `GET /v1/rounds`."""
     reports = [Report(c.examples, c.metrics) for c in record.contributed.values()]
     return RoundDocument(
@@ -101,22 +107,23 @@ def round_document(record: RoundRecord, metrics: Mapping[int, Mapping[str, Mean]
             "commit": record.commit_seconds,
         },
         train_metrics={name: mean.value for name, mean in weighted_means(reports).items()},
-        metrics=_values(metrics, record.version),
+        metrics=_values(progress.version_metrics, record.version),
+        evaluator_metrics=_values(progress.evaluator_metrics, record.version),
         bytes_received=record.bytes_received,
         bytes_sent=record.bytes_sent,
     )
 
 
-def model_document(
-    version: StoredVersion, metrics: Mapping[int, Mapping[str, Mean]], published: int | None
-) -> ModelDocument:
+def model_document(version: StoredVersion, progress: Progress) -> ModelDocument:
     """One entry of `GET /v1/models`."""
+    published = progress.outcome.published_version if progress.outcome else None
     return ModelDocument(
         version=version.version,
         sha256=version.sha256,
         bytes=version.bytes,
         created_at=datetime.fromtimestamp(version.created_at, UTC),
-        metrics=_values(metrics, version.version),
+        metrics=_values(progress.version_metrics, version.version),
+        evaluator_metrics=_values(progress.evaluator_metrics, version.version),
         published=version.version == published,
     )
 
@@ -134,29 +141,59 @@ def _progress(status: RoundStatus) -> RoundProgress:
 
 
 def _learners(conductor: Conductor) -> list[LearnerDocument]:
+    contributions = conductor.progress.contributions
     return [
-        LearnerDocument(
-            id=learner.id,
-            group=learner.group,
-            connected=conductor.attendance.is_connected(learner),
-            activity=learner.activity,
-            progress=learner.progress,
-            message=learner.message,
-            train_examples=learner.train_examples,
-            test_examples=learner.test_examples,
-            contributions=conductor.progress.contributions.get(learner.id, 0),
-            last_seen=_time(learner.last_seen),
+        LearnerDocument(**_seen(conductor, learner), contributions=contributions.get(learner.id, 0))
+        for learner in _in_order(conductor, evaluators=False)
+    ] + [LearnerDocument(**refusal) for refusal in _refusals(conductor, evaluators=False)]
+
+
+def _evaluators(conductor: Conductor) -> list[EvaluatorDocument]:
+    done, unknown = conductor.machine.evaluators.present, Evaluator()
+    return [
+        EvaluatorDocument(
+            **_seen(conductor, learner),
+            version=(found := done.get(learner.id, unknown)).reported,
+            evaluations=found.evaluated,
+            missed=found.missed,
         )
-        for learner in sorted(conductor.registry.learners.values(), key=lambda x: (x.group, x.ordinal))
-    ]
+        for learner in _in_order(conductor, evaluators=True)
+    ] + [EvaluatorDocument(**refusal) for refusal in _refusals(conductor, evaluators=True)]
 
 
-def _refusals(conductor: Conductor) -> list[LearnerDocument]:
+def _in_order(conductor: Conductor, *, evaluators: bool) -> list[Learner]:
+    learners = (each for each in conductor.registry.learners.values() if each.evaluator == evaluators)
+    return sorted(learners, key=lambda learner: (learner.group, learner.ordinal))
+
+
+def _seen(conductor: Conductor, learner: Learner) -> dict[str, Any]:
+    return {
+        "id": learner.id,
+        "group": learner.group,
+        "connected": conductor.attendance.is_connected(learner),
+        "activity": learner.activity,
+        "progress": learner.progress,
+        "message": learner.message,
+        "train_examples": learner.train_examples,
+        "test_examples": learner.test_examples,
+        "last_seen": _time(learner.last_seen),
+    }
+
+
+def _refusals(conductor: Conductor, *, evaluators: bool) -> list[dict[str, Any]]:
+    """Learners that could not join, and never have."""
+    registry = conductor.registry
     return [
-        LearnerDocument(id=learner, group=learner.rpartition("-")[0], connected=False, activity="Lost", message=message)
-        for learner, message in conductor.registry.refusals.items()
-        if learner not in conductor.registry.learners
+        {"id": learner, "group": group, "connected": False, "activity": "Lost", "message": message}
+        for learner, message in registry.refusals.items()
+        if learner not in registry.learners
+        and ((group := learner.rpartition("-")[0]) in registry.evaluators) == evaluators
     ]
+
+
+def _newest(metrics: Mapping[int, Mapping[str, Mean]], published: int | None) -> list[MetricValue]:
+    """Of the published version, or while there is none of the newest evaluated one."""
+    return _values(metrics, published if published is not None else max(metrics, default=None))
 
 
 def _values(metrics: Mapping[int, Mapping[str, Mean]], version: int | None) -> list[MetricValue]:

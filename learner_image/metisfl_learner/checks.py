@@ -32,8 +32,9 @@ class Description:
     test_examples: int
 
 
-def describe(learner: Learner, weights: Weights) -> Description:
-    """Layout and data sizes of a learner whose `initial_weights()` returned `weights`. Raises LearnerError."""
+def describe(learner: Learner, weights: Weights, evaluator: bool = False) -> Description:
+    """Layout and data sizes of a learner whose `initial_weights()` returned `weights`. An `evaluator` needs held-out
+    data, a learner that trains needs training data. Raises LearnerError."""
     name = type(learner).__name__
     try:
         layout = Layout.of(_arrays("initial_weights()", weights), learner.not_trainable)
@@ -42,8 +43,8 @@ def describe(learner: Learner, weights: Weights) -> Description:
     pack(layout, "initial_weights()", weights)
     return Description(
         layout,
-        train_examples=_size(learner, "train_examples", 1),
-        test_examples=_size(learner, "test_examples", 0),
+        train_examples=0 if evaluator else _size(learner, "train_examples", 1),
+        test_examples=_size(learner, "test_examples", 1 if evaluator else 0),
     )
 
 

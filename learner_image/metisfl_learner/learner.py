@@ -68,6 +68,8 @@ class LearnerContext:
     """Folder that outlives the process, if there is one."""
 
     logger: ContextLogger
+    evaluator: bool = False
+    """It is only ever asked to evaluate: its training data may be empty. Its share is the whole of the data."""
 
     def integer(self, name: str, default: int) -> int:
         """A parameter as int. Raises ParameterError when it is not one."""
@@ -221,10 +223,11 @@ class Learner(ABC):
     """What `train` can do beyond plain training. The controller refuses a learner that lacks what `spec` asks for."""
 
     train_examples: int
-    """Set in the constructor: size of this learner's training data, at least 1."""
+    """Set in the constructor: size of this learner's training data, at least 1; of no account in an evaluator."""
 
     test_examples: int
-    """Set in the constructor: size of this learner's held-out data; with 0 it is never asked to evaluate."""
+    """Set in the constructor: size of this learner's held-out data; with 0 it is never asked to evaluate, and cannot be
+    an evaluator."""
 
     not_trainable: Collection[str] = ()
     """Names of tensors that are carried along but not optimised, such as running means."""

@@ -119,6 +119,7 @@ def _prepare(settings: Settings, learner_class: type[Learner], terms: pb.JoinRes
         parameters=dict(terms.parameters),
         partition=PartitionPlace(terms.partition.index, terms.partition.count),
         state_dir=settings.state_dir,
+        evaluator=terms.evaluator,
         logger=logs.logger(settings.entrypoint, learner=terms.learner_id, federation=terms.federation),
     )
     try:

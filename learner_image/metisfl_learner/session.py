@@ -224,7 +224,7 @@ def _same_work(one: pb.JoinResponse, other: pb.JoinResponse) -> bool:
     """Whether two Joins ask for the same learner on the same data, and for its results in the same form."""
     return (
         one.federation_uid == other.federation_uid
-        and one.partition == other.partition
+        and (one.partition, one.evaluator) == (other.partition, other.evaluator)
         and dict(one.parameters) == dict(other.parameters)
         and (one.codec, one.topk_fraction, one.updates) == (other.codec, other.topk_fraction, other.updates)
         and one.control == other.control

@@ -85,7 +85,7 @@ def prepare(
         # Libraries start with one thread per core. OpenMP keeps the limit per thread: this must run in the learner's.
         threadpoolctl.threadpool_limits(limits=context.threads)
         weights = _call("initial_weights()", learner.initial_weights)
-        description = checks.describe(learner, weights)
+        description = checks.describe(learner, weights, context.evaluator)
         stores = _stores(context, f"{federation_uid}/{context.learner_id}/{description.layout.digest}")
         return Trainee(learner, description, UpdateEncoder(transport, description.layout, stores))
     except (LearnerError, ParameterError, CodecError, LayoutError) as error:

@@ -39,7 +39,7 @@ class PartitionPlan:
     @classmethod
     def of(cls, spec: FederationSpec) -> PartitionPlan:
         """The plan of a new federation: groups take consecutive shares, in the order of the spec."""
-        return cls(spec.partition_count, {}, {}).extended(spec.learner_groups)
+        return cls(spec.partition_count, {}, {}).extended(spec.training_groups)
 
     @classmethod
     def parse(cls, text: str) -> PartitionPlan:

@@ -58,8 +58,9 @@ class Attendance:
                 f"this federation's models travel with {missing}, which this learner's release cannot do: use a "
                 "learner image of the controller's release, or change spec.transport",
             )
+        evaluates_only = request.group in self.registry.evaluators
         for need in self.needs:
-            if need.capability not in request.capabilities:
+            if need.capability not in request.capabilities and not evaluates_only:
                 self.registry.refuse(request.group, request.ordinal, need.message)
         learner = self.registry.join(request.group, request.ordinal, request.framework[:63], self.clock())
         self._end_stream(learner, StreamRefusedError(f"another process has joined as {learner.id}"))
@@ -86,15 +87,14 @@ class Attendance:
         if self.progress.outcome is not None:
             stream.outbox.put_nowait(stop_message(self.progress.outcome))
         else:
-            held = tuple(ready.held_tasks)
-            self.handle(m.LearnerReady(learner.id, held, ready.running_task, ready.train_examples))
+            self.handle(_is_ready(learner, ready))
         return stream
 
     # ---- being there
 
-    @property
-    def connected(self) -> int:
-        return len(self._streams)
+    def connected(self, *, evaluators: bool) -> int:
+        """How many evaluators, or learners that train, have a stream."""
+        return sum(stream.learner.evaluator == evaluators for stream in self._streams.values())
 
     def is_connected(self, learner: Learner) -> bool:
         return learner.id in self._streams
@@ -166,12 +166,18 @@ class Attendance:
     def _end_lease(self, learner: Learner, message: str, activity: str) -> None:
         self.registry.end(learner, message, activity)
         self._end_stream(learner, LeaseEndedError(message))
-        self.handle(m.LearnerLost(learner.id))
+        self.handle(m.EvaluatorLost(learner.id) if learner.evaluator else m.LearnerLost(learner.id))
 
     def _end_stream(self, learner: Learner, why: Exception) -> None:
         stream = self._streams.pop(learner.id, None)
         if stream is not None:
             stream.outbox.put_nowait(why)
+
+
+def _is_ready(learner: Learner, ready: pb.Ready) -> m.Event:
+    if learner.evaluator:
+        return m.EvaluatorReady(learner.id, ready.running_task)
+    return m.LearnerReady(learner.id, tuple(ready.held_tasks), ready.running_task, ready.train_examples)
 
 
 def _layout_message(expected: Layout, found: Layout) -> str:

@@ -182,7 +182,11 @@ class Conductor:
 
     def evaluated(self, learner: Learner, evaluation: pb.Evaluation) -> None:
         report = Report(evaluation.examples, {metric.name: metric.value for metric in evaluation.metrics})
-        self._handle(m.Evaluated(learner.id, evaluation.model_version, report))
+        if learner.evaluator:
+            learner.message = ""
+            self._handle(m.EvaluatorReported(learner.id, evaluation.model_version, report))
+        else:
+            self._handle(m.Evaluated(learner.id, evaluation.model_version, report))
 
     def failed(self, learner: Learner, failure: pb.TaskFailure) -> None:
         learner.message = failure.message
@@ -234,6 +238,7 @@ class Conductor:
             case m.VersionsMissed(evaluator, first, last):
                 span = f"version {first}" if first == last else f"versions {first} to {last}"
                 self._log.warning("evaluator was busy or away: it misses %s", span, extra={"evaluator": evaluator})
+                self.metrics.evaluations_missed.inc(last - first + 1)
             case m.End():
                 self._background.start(self._end(command))
 
@@ -254,7 +259,7 @@ class Conductor:
 
     async def _record_metrics(self, known: m.RecordMetrics) -> None:
         for name, mean in known.means.items():
-            self.metrics.model_metric(name, mean.value)
+            self.metrics.model_metric(name, mean.value, known.source)
         await self.progress.record_metrics(known)
         shown = {name: round(mean.value, 6) for name, mean in known.means.items()}
         self._log.info("evaluated", extra={"version": known.version, "by": known.source, **shown})
@@ -262,12 +267,13 @@ class Conductor:
     async def _end(self, command: m.End) -> None:
         state = FederationState.COMPLETE if command.complete else FederationState.FAILED
         self._versions.abandon()
-        outcome = Outcome(state, command.reason, command.message, self.clock(), command.published)
+        published, message = await self.progress.publishable(command.published, command.message)
+        outcome = Outcome(state, command.reason, message, self.clock(), published)
         self.delivering = True
         await self.progress.record_outcome(outcome)
         await self.delivery.finish()
         self.delivering = False
-        self._log.info("%s: %s", state, command.message, extra={"reason": command.reason})
+        self._log.info("%s: %s", state, message, extra={"reason": command.reason})
         self.attendance.send_all(stop_message(outcome))
 
     def _show(self) -> None:
@@ -275,6 +281,9 @@ class Conductor:
         self.metrics.round.set(machine.round.number if machine.round else machine.version or 0)
         self.metrics.model_version.set(machine.version or 0)
         self.metrics.learners("desired", 0 if self.progress.outcome else registry.desired)
-        self.metrics.learners("connected", self.attendance.connected)
-        self.metrics.learners("ready", sum(learner.ready for learner in registry.learners.values()))
+        self.metrics.learners("connected", self.attendance.connected(evaluators=False))
+        self.metrics.learners("ready", len(machine.ready))
+        self.metrics.evaluators("desired", 0 if self.progress.outcome else registry.desired_evaluators)
+        self.metrics.evaluators("connected", self.attendance.connected(evaluators=True))
+        self.metrics.evaluators("working", sum(each.task is not None for each in machine.evaluators.present.values()))
         self.metrics.learners("participating", machine.round.participants if machine.round else 0)

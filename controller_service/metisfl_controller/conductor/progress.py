@@ -124,6 +124,16 @@ class Progress:
             lambda: self.store.record_metrics(known.version, known.means, known.source, known.conclusive)
         )
 
+    async def publishable(self, wanted: int | None, message: str) -> tuple[int | None, str]:
+        """The version to publish: the wanted one, or the newest, and a word about it, when its file is kept no more."""
+        versions = await self.in_store(self.store.versions)
+        if wanted is None or not versions or any(v.stored for v in versions if v.version == wanted):
+            return wanted, message
+        newest = versions[-1].version
+        if newest == wanted:  # without checkpoints there are no files
+            return wanted, message
+        return newest, f"{message}; that version is not kept any more, so version {newest} is published"
+
     async def record_outcome(self, outcome: Outcome) -> None:
         await self.in_store(lambda: self.store.record_outcome(outcome))
         self.outcome = outcome

@@ -62,7 +62,7 @@ class Plan:
         protocol, termination = spec.protocol, spec.termination
         member, synchronous = protocol.member, protocol.synchronous_or_default
         selection = selection_of(spec.selection)
-        everybody = [Candidate(f"{group.name}-{i}") for group in spec.learner_groups for i in range(group.awaited)]
+        everybody = [Candidate(f"{group.name}-{i}") for group in spec.training_groups for i in range(group.awaited)]
         # Without rounds one learner is enough to go on with.
         quorum_percent = 1 if isinstance(member, AsynchronousSpec) else member.quorum_percent
         quorum = quorum_of(len(selection.select(everybody, round=1)), quorum_percent)
@@ -77,6 +77,8 @@ class Plan:
             buffering=Buffering.of(member) if isinstance(member, AsynchronousSpec) else None,
             max_rounds=termination.max_rounds,
             evaluate_every=spec.evaluation.every_rounds,
+            evaluators=tuple(f"{group.name}-{i}" for group in spec.evaluator_groups for i in range(group.pods)),
+            evaluator_wait=spec.evaluation.evaluator_wait_seconds,
             weigh=WEIGHTINGS[spec.aggregation.weighting],
             selection=selection,
             max_duration=termination.max_duration_seconds,
@@ -98,13 +100,13 @@ def quorum_of(participants: int, percent: int) -> int:
 def _target(spec: TargetMetricSpec | None) -> Target | None:
     if spec is None:
         return None
-    return Target(spec.name, _number(spec.at_least), _number(spec.at_most), spec.patience)
+    return Target(spec.name, _number(spec.at_least), _number(spec.at_most), spec.patience, spec.source)
 
 
 def _plateau(spec: PlateauSpec | None) -> Plateau | None:
     if spec is None:
         return None
-    return Plateau(spec.metric, spec.rounds, spec.goal, float(Decimal(spec.min_delta)))
+    return Plateau(spec.metric, spec.rounds, spec.goal, float(Decimal(spec.min_delta)), spec.source)
 
 
 def _number(text: str | None) -> float | None:

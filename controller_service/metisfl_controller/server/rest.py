@@ -40,13 +40,12 @@ def build_app(conductor: Conductor) -> FastAPI:
     @app.get("/v1/rounds", summary="Committed rounds, oldest first")
     async def rounds() -> list[RoundDocument]:
         records = await progress.in_store(store.rounds)
-        return [round_document(record, progress.version_metrics) for record in records]
+        return [round_document(record, progress) for record in records]
 
     @app.get("/v1/models", summary="Stored model versions, oldest first")
     async def models() -> list[ModelDocument]:
-        published = progress.outcome.published_version if progress.outcome else None
         versions = await progress.in_store(store.versions)
-        return [model_document(v, progress.version_metrics, published) for v in versions if v.stored]
+        return [model_document(v, progress) for v in versions if v.stored]
 
     @app.get("/v1/models/{version}", summary="One model version as a safetensors file")
     async def model(version: Annotated[str, _VERSION]) -> FileResponse:

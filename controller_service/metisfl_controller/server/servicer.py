@@ -73,9 +73,10 @@ class Servicer:
                 heartbeat_seconds=self._conductor.registry.heartbeat_seconds,
             ),
             parameters=learner.parameters,
-            partition=pb.Partition(index=learner.partition, count=self._conductor.registry.plan.count),
+            partition=pb.Partition(index=learner.partition, count=learner.partitions),
             federation=self._conductor.federation.metadata.name,
             federation_uid=self._conductor.uid,
+            evaluator=learner.evaluator,
         )
         self._conductor.transport.tell(terms)
         return terms

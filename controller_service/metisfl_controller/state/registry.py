@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
 from typing import NoReturn
 
@@ -29,7 +29,10 @@ class Learner:
     group: str
     ordinal: int
     partition: int
+    partitions: int
     parameters: Mapping[str, str]
+    evaluator: bool = False
+    """It evaluates, and does nothing else."""
     lease: str = ""
     last_seen: float = 0.0
     framework: str = ""
@@ -51,6 +54,8 @@ class Registry:
     """The most learners of each group."""
     awaited: Mapping[str, int]
     """The learners of each group that are counted upon."""
+    evaluators: Set[str]
+    """The groups that evaluate only."""
     parameters: Mapping[str, Mapping[str, str]]
     lease_seconds: float
     learners: dict[str, Learner] = field(default_factory=dict)
@@ -59,7 +64,7 @@ class Registry:
 
     @classmethod
     def of(cls, spec: FederationSpec, plan: PartitionPlan, lease_seconds: float) -> Registry:
-        registry = cls(plan, {}, {}, {}, lease_seconds)
+        registry = cls(plan, {}, {}, frozenset(), {}, lease_seconds)
         registry.amend(spec, plan)
         return registry
 
@@ -68,6 +73,7 @@ class Registry:
         self.plan = plan
         self.sizes = {group.name: group.size for group in spec.learner_groups}
         self.awaited = {group.name: group.awaited for group in spec.learner_groups}
+        self.evaluators = frozenset(group.name for group in spec.evaluator_groups)
         self.parameters = {group.name: {**spec.learner.parameters, **group.parameters} for group in spec.learner_groups}
         for learner in list(self.learners.values()):
             self._forget_if_gone(learner)
@@ -77,11 +83,13 @@ class Registry:
         return list(self._by_lease.values())
 
     def outdated(self) -> list[Learner]:
-        """Learners with a lease that joined with other parameters than their group has now."""
+        """Learners with a lease that joined with other parameters, or in another role, than their group has now."""
         return [
             learner
             for learner in self._by_lease.values()
-            if learner.group in self.parameters and learner.parameters != self.parameters[learner.group]
+            if learner.group in self.parameters
+            and (learner.parameters, learner.evaluator)
+            != (self.parameters[learner.group], learner.group in self.evaluators)
         ]
 
     def _forget_if_gone(self, learner: Learner) -> None:
@@ -91,8 +99,17 @@ class Registry:
     @property
     def desired(self) -> int:
         """How many learners there should be now: those counted upon, and whoever of an external group is there too."""
+        return self._desired(evaluators=False)
+
+    @property
+    def desired_evaluators(self) -> int:
+        """How many evaluators there should be now, likewise."""
+        return self._desired(evaluators=True)
+
+    def _desired(self, evaluators: bool) -> int:
         there = Counter(learner.group for learner in self._by_lease.values())
-        return sum(max(count, there[group]) for group, count in self.awaited.items())
+        awaited = {group: count for group, count in self.awaited.items() if (group in self.evaluators) == evaluators}
+        return sum(max(count, there[group]) for group, count in awaited.items())
 
     @property
     def heartbeat_seconds(self) -> int:
@@ -102,15 +119,18 @@ class Registry:
     def join(self, group: str, ordinal: int, framework: str, now: float) -> Learner:
         """A fresh lease for this learner; one it had before ends. Raises JoinRefusedError."""
         learner_id = self._known(group, ordinal)
+        evaluator = group in self.evaluators
         try:
-            partition = self.plan.index(group, ordinal)
+            # Whole data for evaluators: what is held out of it is what they measure on.
+            index, count = (0, 1) if evaluator else (self.plan.index(group, ordinal), self.plan.count)
         except ValueError as error:
             self.refuse(group, ordinal, str(error))
         learner = self.learners.get(learner_id)
         if learner is None:
-            learner = Learner(learner_id, group, ordinal, partition, self.parameters[group])
+            learner = Learner(learner_id, group, ordinal, index, count, self.parameters[group])
             self.learners[learner_id] = learner
-        learner.partition, learner.parameters = partition, self.parameters[group]
+        learner.partition, learner.partitions, learner.evaluator = index, count, evaluator
+        learner.parameters = self.parameters[group]
         self.refusals.pop(learner_id, None)
         self._by_lease.pop(learner.lease, None)
         learner.lease = secrets.token_urlsafe(24)

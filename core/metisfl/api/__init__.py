@@ -1,6 +1,7 @@
 """The documents of the controller's REST side, shared by those who serve and those who read them."""
 
 from metisfl.api.documents import (
+    EvaluatorDocument,
     FederationDocument,
     FederationState,
     GlobalModel,
@@ -13,6 +14,7 @@ from metisfl.api.documents import (
 )
 
 __all__ = [
+    "EvaluatorDocument",
     "FederationDocument",
     "FederationState",
     "GlobalModel",

@@ -34,7 +34,7 @@ class _Document(BaseModel):
 
 
 class MetricValue(_Document):
-    """Example-weighted mean of one metric over the learners' held-out data."""
+    """Example-weighted mean of one metric over the held-out data of the learners, or of the evaluators."""
 
     name: str
     value: float
@@ -57,6 +57,14 @@ class LearnerDocument(_Document):
     test_examples: int = 0
     contributions: int = Field(default=0, description="Committed rounds it took part in")
     last_seen: datetime | None = None
+
+
+class EvaluatorDocument(LearnerDocument):
+    """A learner of a group with role Evaluator; counts are of the present controller's time."""
+
+    version: int | None = Field(default=None, description="The newest version it has evaluated")
+    evaluations: int = 0
+    missed: int = Field(default=0, description="Versions before that one that it was too busy or not there for")
 
 
 class RoundProgress(_Document):
@@ -103,11 +111,17 @@ class FederationDocument(_Document):
     max_rounds: int
     committed_rounds: int = 0
     round: RoundProgress | None = None
-    learners: list[LearnerDocument] = []
+    learners: list[LearnerDocument] = Field(default=[], description="Those that train")
     desired_learners: int = 0
+    evaluators: list[EvaluatorDocument] = []
+    desired_evaluators: int = 0
     metrics: list[MetricValue] = Field(
         default=[],
         description="Of the newest evaluated version, or of the published one when complete",
+    )
+    evaluator_metrics: list[MetricValue] = Field(
+        default=[],
+        description="By evaluators, of the newest version they have evaluated, or of the published one when complete",
     )
     global_model: GlobalModel | None = Field(default=None, description="Newest version, or the published one")
     output: OutputDocument | None = Field(default=None, description="Deliveries, where the spec asks for them")
@@ -135,6 +149,7 @@ class RoundDocument(_Document):
     )
     train_metrics: dict[str, float] = Field(default={}, description="Example-weighted means of the learners' reports")
     metrics: list[MetricValue] = Field(default=[], description="Of the version this round made, once evaluated")
+    evaluator_metrics: list[MetricValue] = Field(default=[], description="Of that version, by evaluators")
     bytes_received: int = 0
     bytes_sent: int = 0
 
@@ -147,4 +162,5 @@ class ModelDocument(_Document):
     bytes: int
     created_at: datetime
     metrics: list[MetricValue] = []
+    evaluator_metrics: list[MetricValue] = []
     published: bool = False

@@ -7,7 +7,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from metisfl.local.folder import RunFolder
-from metisfl.local.progress.words import duration, number, plural
+from metisfl.local.progress.words import duration, evaluators_name, number, plural
 
 INTERRUPTED_EXIT = 130
 
@@ -32,6 +32,7 @@ class Outcome:
     rounds: int
     seconds: float
     metrics: dict[str, float] = field(default_factory=dict)
+    evaluator_metrics: dict[str, float] = field(default_factory=dict)
     model: Path | None = None
     report: Path | None = None
     interrupted: bool = False
@@ -49,6 +50,7 @@ class Outcome:
             "complete": self.complete,
             "rounds": self.rounds,
             "metrics": self.metrics,
+            "evaluatorMetrics": self.evaluator_metrics,
             "seconds": round(self.seconds, 3),
             "model": str(self.model) if self.model else None,
             "reason": self.reason,
@@ -67,7 +69,10 @@ def told(outcome: Outcome, folder: RunFolder, resume_command: str) -> list[str]:
     if outcome.failed_process:
         lines.append(f"the last lines of {shown_path(outcome.failed_process.log)}:")
         lines += [f"  {line}" for line in outcome.failed_process.lines] or ["  (it wrote nothing)"]
-    lines += [f"  {name:<8} {number(value)}" for name, value in outcome.metrics.items()]
+    by_evaluators = {evaluators_name(name): value for name, value in outcome.evaluator_metrics.items()}
+    metrics = outcome.metrics | by_evaluators
+    width = max(map(len, metrics), default=0)
+    lines += [f"  {name:<{max(width, 8)}} {number(value)}" for name, value in metrics.items()]
     places = {"model": outcome.model, "report": outcome.report, "logs": folder.logs, "history": folder.history}
     lines += [f"  {name:<8} {shown_path(path)}" for name, path in places.items() if path and path.exists()]
     if not outcome.final and not outcome.complete:

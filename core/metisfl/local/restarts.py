@@ -41,11 +41,27 @@ class Fatal:
     why: str
 
 
+@dataclass(frozen=True)
+class Spare:
+    """Starting it again would not help; the run goes on without it."""
+
+    why: str
+
+
+Verdict = Restart | Fatal | Spare
+
+
 def judge_learner(exit_code: int, restarts: int) -> Restart | Fatal:
     """A learner ended before the federation did: by a signal, after SIGTERM, or by itself with a code that says why."""
     if exit_code > 0 and exit_code != _LEARNER_UNREACHABLE:
         return Fatal(_why(exit_code, _LEARNER_EXITS))
     return _again(_why(exit_code, _LEARNER_EXITS) if exit_code else "it was told to stop", restarts)
+
+
+def judge_evaluator(exit_code: int, restarts: int) -> Restart | Spare:
+    """As a learner, but nobody waits for it."""
+    verdict = judge_learner(exit_code, restarts)
+    return Spare(verdict.why) if isinstance(verdict, Fatal) else verdict
 
 
 def judge_controller(exit_code: int, restarts: int) -> Restart | Fatal:

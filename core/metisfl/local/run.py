@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from metisfl.api import FederationDocument, FederationState
+from metisfl.api import FederationState, MetricValue
 from metisfl.local.folder import RunFolder
 from metisfl.local.interrupts import Interrupted, Interrupts
 from metisfl.local.outcome import FailedProcess, Outcome
@@ -72,7 +72,8 @@ def run_federation(
                 message=f"stopped by {interrupt}",
                 rounds=latest.committed_rounds if latest else 0,
                 seconds=time.monotonic() - began,
-                metrics=_metrics(latest) if latest else {},
+                metrics=_metrics(latest.metrics) if latest else {},
+                evaluator_metrics=_metrics(latest.evaluator_metrics) if latest else {},
                 interrupted=True,
             )
 
@@ -131,12 +132,13 @@ def _conclude(
         message=failed.message if failed else document.message,
         rounds=document.committed_rounds,
         seconds=seconds,
-        metrics=_metrics(document),
+        metrics=_metrics(document.metrics),
+        evaluator_metrics=_metrics(document.evaluator_metrics),
         model=findings.model,
         report=folder.report,
         failed_process=failed.process if failed else None,
     )
 
 
-def _metrics(document: FederationDocument) -> dict[str, float]:
-    return {metric.name: metric.value for metric in document.metrics}
+def _metrics(values: Iterable[MetricValue]) -> dict[str, float]:
+    return {metric.name: metric.value for metric in values}

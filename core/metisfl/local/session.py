@@ -17,7 +17,7 @@ from metisfl.local.plan import CONTROLLER, Endpoints, Surroundings, controller_l
 from metisfl.local.processes import Launch
 from metisfl.local.progress.display import Display, Snapshot
 from metisfl.local.progress.words import plural
-from metisfl.local.restarts import judge_controller, judge_learner
+from metisfl.local.restarts import judge_controller, judge_evaluator, judge_learner
 from metisfl.local.supervisor import Supervisor
 from metisfl.spec import Federation
 
@@ -92,7 +92,8 @@ class Session:
         self._client = ControllerClient(endpoints.http)
         for launch in learner_launches(self._federation, self._folder, self._surroundings, endpoints):
             self._folder.learner_state(launch.name).mkdir(parents=True, exist_ok=True)
-            self._supervisor.start(launch, judge_learner)
+            evaluates = self._evaluates(launch.name)
+            self._supervisor.start(launch, judge_evaluator if evaluates else judge_learner)
             self._learners.append(launch.name)
 
     def follow(self) -> None:
@@ -190,6 +191,10 @@ class Session:
             return None
         return self.latest
 
+    def _evaluates(self, learner: str) -> bool:
+        """Whether this learner is of a group that evaluates only."""
+        return learner.rpartition("-")[0] in {group.name for group in self._federation.spec.evaluator_groups}
+
     def _rounds(self, document: FederationDocument, known: list[RoundDocument]) -> list[RoundDocument]:
         assert self._client is not None
         if document.committed_rounds == len(known):
@@ -203,7 +208,7 @@ class Session:
         if since is None or time.monotonic() - since <= self._limits.startup:
             return
         ready = {learner.id for learner in document.learners if learner.connected}
-        missing = [name for name in self._learners if name not in ready]
+        missing = [name for name in self._learners if name not in ready and not self._evaluates(name)]
         raise RunFailedError(
             f"not enough learners were ready within {plural(round(self._limits.startup), 'second')}; "
             f"missing: {', '.join(missing) or 'none, see the controller'}",

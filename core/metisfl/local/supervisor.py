@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from metisfl.local.processes import Launch, ProcessGroup, RunningProcess, last_lines
-from metisfl.local.restarts import MAX_RESTARTS, Fatal, Restart
+from metisfl.local.restarts import MAX_RESTARTS, Fatal, Spare, Verdict
 
 _SHOWN_LOG_LINES = 20
 
-Judge = Callable[[int, int], Restart | Fatal]
+Judge = Callable[[int, int], Verdict]
 
 
 class ProcessFailedError(Exception):
@@ -108,6 +108,10 @@ class Supervisor:
         if isinstance(verdict, Fatal):
             member.released = True
             raise ProcessFailedError(member.name, verdict.why, member.process.log, self.log_end(member.name))
+        if isinstance(verdict, Spare):
+            member.released = True
+            self._note(f"{member.name} ended: {verdict.why}; the run goes on without it, see {member.process.log}")
+            return
         member.restart_at = now + verdict.delay_seconds
         attempt = f"restart {member.restarts + 1} of at most {MAX_RESTARTS}"
         self._note(f"{member.name} ended: {verdict.why}; {attempt} in {verdict.delay_seconds:g} s")

@@ -74,14 +74,27 @@ class FederationSpec(SpecModel):
     """Remove the controller's pod and Services this long after the end; the Federation and its volume stay."""
 
     @property
+    def training_groups(self) -> list[LearnerGroup]:
+        return [group for group in self.learner_groups if not group.evaluates_only]
+
+    @property
+    def evaluator_groups(self) -> list[LearnerGroup]:
+        return [group for group in self.learner_groups if group.evaluates_only]
+
+    @property
     def total_learners(self) -> int:
-        """The most learners there may be, in pods and outside of the cluster."""
-        return sum(group.size for group in self.learner_groups)
+        """The most learners there may be that train, in pods and outside of the cluster."""
+        return sum(group.size for group in self.training_groups)
 
     @property
     def awaited_learners(self) -> int:
-        """The learners that are counted upon: those with pods, and one of each external group."""
-        return sum(group.awaited for group in self.learner_groups)
+        """The learners that are counted upon for training: those with pods, and one of each external group."""
+        return sum(group.awaited for group in self.training_groups)
+
+    @property
+    def awaited_evaluators(self) -> int:
+        """The evaluators that should be there, likewise."""
+        return sum(group.awaited for group in self.evaluator_groups)
 
     @property
     def partition_count(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Annotated
 
 from pydantic import Field
@@ -10,9 +11,15 @@ from pydantic.alias_generators import to_camel
 from metisfl.spec.fields import GroupName, Image, Parameters
 from metisfl.spec.pods import PodOptions
 from metisfl.spec.rule import Json, Rule
+from metisfl.spec.termination import MetricSource
 
 # `<federation>-controller` is the controller's own StatefulSet.
 RESERVED_GROUP_NAME = "controller"
+
+
+class Role(StrEnum):
+    LEARNER = "Learner"
+    EVALUATOR = "Evaluator"
 
 
 class LearnerGroup(PodOptions):
@@ -20,6 +27,10 @@ class LearnerGroup(PodOptions):
 
     name: GroupName
     """Learners are called <group>-<ordinal>."""
+
+    role: Role = Role.LEARNER
+    """Learner: trains on its share of the data. Evaluator: gets every committed model to evaluate on the whole held-out
+    data, and nothing else; it takes no share of the data, has no part in rounds, and nobody waits for it."""
 
     replicas: Annotated[int, Field(ge=0, le=10_000)] = 1
     """How many learners; zero keeps the group's share of the data for later."""
@@ -39,8 +50,12 @@ class LearnerGroup(PodOptions):
     """On top of spec.learner.parameters."""
 
     @property
+    def evaluates_only(self) -> bool:
+        return self.role is Role.EVALUATOR
+
+    @property
     def size(self) -> int:
-        """The most learners the group may have, and so its shares of the data."""
+        """The most learners the group may have, and so its shares of the data, unless it evaluates only."""
         return self.max_learners or self.replicas
 
     @property
@@ -59,7 +74,17 @@ _POD_FIELDS = ("image", *map(to_camel, PodOptions.model_fields))
 
 
 def _total_size(spec: Json) -> int:
-    return sum(group.get("maxLearners", group.get("replicas", 1)) for group in spec["learnerGroups"])
+    """The most learners that train."""
+    groups = (group for group in spec["learnerGroups"] if group.get("role") != Role.EVALUATOR)
+    return sum(group.get("maxLearners", group.get("replicas", 1)) for group in groups)
+
+
+def _evaluators_are_there(spec: Json) -> bool:
+    ending = spec.get("termination", {})
+    sources = [ending.get(criterion, {}).get("source") for criterion in ("targetMetric", "plateau")]
+    return MetricSource.EVALUATORS not in sources or any(
+        group.get("role") == Role.EVALUATOR for group in spec["learnerGroups"]
+    )
 
 
 def _partitions_suffice(spec: Json) -> bool:
@@ -90,28 +115,42 @@ def _no_reserved_group_name(spec: Json) -> bool:
     return all(group["name"] != RESERVED_GROUP_NAME for group in spec["learnerGroups"])
 
 
-_SUM_OF_SIZES = "self.learnerGroups.map(g, has(g.maxLearners) ? g.maxLearners : g.replicas).sum()"
+_SUM_OF_SIZES = (
+    "self.learnerGroups.map(g, g.role == 'Evaluator' ? 0 : has(g.maxLearners) ? g.maxLearners : g.replicas).sum()"
+)
+_BY_EVALUATORS = " || ".join(
+    f"(has(self.termination.{criterion}) && self.termination.{criterion}.source == 'Evaluators')"
+    for criterion in ("targetMetric", "plateau")
+)
 _NO_POD_FIELDS = " && ".join(f"!has(g.{field})" for field in _POD_FIELDS)
 
 RULES: tuple[Rule, ...] = (
     Rule(
         path=("spec",),
-        message="learnerGroups must add up to at least one learner",
+        message="learnerGroups must add up to at least one learner that trains",
         holds=lambda spec: _total_size(spec) >= 1,
         cel=f"{_SUM_OF_SIZES} >= 1",
     ),
     Rule(
         path=("spec",),
-        message="selection.minLearners must not exceed the sum of learnerGroups' replicas and maxLearners",
+        message="selection.minLearners must not exceed the sum of learnerGroups' replicas and maxLearners, evaluators "
+        "left out",
         holds=_min_learners_can_be_reached,
         cel="!has(self.selection) || !has(self.selection.minLearners) || "
         f"self.selection.minLearners <= {_SUM_OF_SIZES}",
     ),
     Rule(
         path=("spec",),
-        message="learner.partitions must be at least the sum of learnerGroups' replicas and maxLearners",
+        message="learner.partitions must be at least the sum of learnerGroups' replicas and maxLearners, evaluators "
+        "left out",
         holds=_partitions_suffice,
         cel=f"!has(self.learner.partitions) || {_SUM_OF_SIZES} <= self.learner.partitions",
+    ),
+    Rule(
+        path=("spec",),
+        message="termination by the metrics of Evaluators needs a learner group with role Evaluator",
+        holds=_evaluators_are_there,
+        cel=f"!has(self.termination) || !({_BY_EVALUATORS}) || self.learnerGroups.exists(g, g.role == 'Evaluator')",
     ),
     Rule(
         path=("spec",),

@@ -93,6 +93,37 @@ class MetricStatus(StatusModel):
     """Mean over the learners' held-out examples, as a decimal string."""
 
 
+_Metrics = Annotated[
+    list[MetricStatus],
+    Field(
+        max_length=64,
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
+    ),
+]
+
+
+class EvaluatorsStatus(StatusModel):
+    """Learners of groups with role Evaluator, and what they have measured."""
+
+    desired: _Count = 0
+    """Evaluators that should run now; zero while suspended and after the end."""
+
+    ready: _Count = 0
+    """Of these, connected to the controller."""
+
+    summary: Annotated[str, StringConstraints(max_length=40)] = "0/0"
+    """ready/desired"""
+
+    version: _Count | None = None
+    """The model version that the metrics belong to."""
+
+    metrics: _Metrics = []
+    """Means over the evaluators' held-out examples; the one that termination.targetMetric names comes first."""
+
+    message: Annotated[str, StringConstraints(max_length=MAX_MESSAGE_LENGTH)] | None = None
+    """What is wrong with them, and which versions they have missed."""
+
+
 class GlobalModelStatus(StatusModel):
     """The newest committed model version, or the published one."""
 
@@ -125,13 +156,8 @@ class FederationStatus(StatusModel):
     """The last committed round, or the open one."""
 
     learners: LearnersStatus | None = None
-    metrics: Annotated[
-        list[MetricStatus],
-        Field(
-            max_length=64,
-            json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
-        ),
-    ] = []
+    evaluators: EvaluatorsStatus | None = None
+    metrics: _Metrics = []
     """Newest metrics; the one that termination.targetMetric names comes first."""
 
     global_model: GlobalModelStatus | None = None

@@ -38,6 +38,10 @@ class TargetMetricSpec(SpecModel):
     patience: _Versions = 1
     """So many evaluated versions in a row must reach it."""
 
+    source: MetricSource = MetricSource.LEARNERS
+    """Whose metrics count. Learners: the mean over the learners' held-out examples. Evaluators: the mean over those of
+    learner groups with role Evaluator."""
+
 
 class PlateauSpec(SpecModel):
     """Ends the federation when a metric does not get better any more."""
@@ -53,6 +57,10 @@ class PlateauSpec(SpecModel):
 
     goal: Goal
     """Maximise: higher is better, as for accuracy. Minimise: lower is better, as for loss."""
+
+    source: MetricSource = MetricSource.LEARNERS
+    """Whose metrics count. Learners: the mean over the learners' held-out examples. Evaluators: the mean over those of
+    learner groups with role Evaluator."""
 
 
 class TerminationSpec(SpecModel):

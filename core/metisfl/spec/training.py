@@ -35,10 +35,14 @@ class TrainingSpec(SpecModel):
 
 
 class EvaluationSpec(SpecModel):
-    """How often learners evaluate the global model on their held-out examples."""
+    """How often learners evaluate the global model on their held-out examples. Learner groups with role Evaluator
+    evaluate every version."""
 
     every_rounds: Annotated[int, Field(ge=1, le=1_000_000)] = 1
     """Evaluate each n-th model version; the last version always is."""
+
+    evaluator_wait_seconds: Annotated[int, Field(ge=0, le=86_400)] = 60
+    """How long the end of the federation waits for evaluators to report the last version."""
 
 
 def _epochs_or_steps(training: Json) -> bool:

@@ -105,7 +105,7 @@ class TorchLearner(Learner):
     travel as not trainable. The module stays on the device it is given on. `train` and `test` as in `Examples`; `test`
     may be empty. Override `measure` for other metrics than loss and, for class labels, accuracy.
 
-    Raises TypeError for data without a length and ValueError for no training examples.
+    Raises TypeError for data without a length and ValueError for no training examples, unless this is an evaluator.
     """
 
     framework = "torch"
@@ -129,7 +129,7 @@ class TorchLearner(Learner):
         self._test = _dataset("test", test)
         self.train_examples = _length(self._train)
         self.test_examples = _length(self._test)
-        if self.train_examples == 0:
+        if self.train_examples == 0 and not context.evaluator:
             raise ValueError("there are no training examples")
         trainable = {name for name, p in model.named_parameters(remove_duplicate=False) if p.requires_grad}
         self.not_trainable = [name for name in model.state_dict() if name not in trainable]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from metisfl.api import FederationDocument, FederationState
+from metisfl.api import FederationDocument, FederationState, LearnerDocument
 from metisfl.spec import Federation
 from metisfl.spec.status import MAX_MESSAGE_LENGTH, Condition, ConditionStatus, ConditionType, FederationStatus
 from metisfl_operator import names
@@ -18,7 +18,7 @@ from metisfl_operator.reconcile.observe import Observed
 from metisfl_operator.reconcile.reasons import Reason
 from metisfl_operator.reconcile.trouble import Trouble
 from metisfl_operator.resources.expose import exposed
-from metisfl_operator.resources.metadata import Owner
+from metisfl_operator.resources.metadata import Manifest, Owner
 
 _SHOWN_CAUSES = 5
 _UNTROUBLED = (Reason.STARTING, Reason.ALL_CONNECTED, Reason.WAITING_FOR_SITES)
@@ -70,7 +70,7 @@ class Situation:
         """Connected learners of each external group."""
         learners = self.document.learners if self.document else []
         there = Counter(learner.group for learner in learners if learner.connected)
-        return {group.name: there[group.name] for group in self.federation.spec.learner_groups if group.external}
+        return {group.name: there[group.name] for group in self.federation.spec.training_groups if group.external}
 
 
 @dataclass(frozen=True)
@@ -247,30 +247,52 @@ def _outcome(situation: Situation) -> list[Condition]:
     return [dated(kind, judgement, situation) for kind, judgement in zip(kinds, (complete, failed), strict=True)]
 
 
-def _troubles(situation: Situation, component: str) -> list[Trouble]:
-    """What is wrong with pods and workloads of one component; a learner that is connected is in no trouble."""
-    observed, owner = situation.observed, situation.owner
-    at_work = {learner.id for learner in situation.document.learners if learner.connected} if situation.document else ()
+def evaluators_message(situation: Situation) -> str:
+    """What is wrong with evaluators, which no condition depends on: nobody waits for them."""
+    troubles = _troubles(situation, names.LEARNER, evaluators=True) if situation.stage.learners_run else []
+    evaluators = situation.document.evaluators if situation.document else []
+    missed = [
+        f"{each.id} was busy or away for {each.missed} {'version' if each.missed == 1 else 'versions'}"
+        for each in evaluators
+        if each.missed
+    ]
+    return "; ".join([*pods.summary(troubles, _SHOWN_CAUSES), *missed[:_SHOWN_CAUSES]])
+
+
+def _troubles(situation: Situation, component: str, *, evaluators: bool = False) -> list[Trouble]:
+    """What is wrong with pods and workloads of one component, of evaluators or of all others; a learner that is
+    connected is in no trouble."""
+    observed, owner, document = situation.observed, situation.owner, situation.document
+    learners: Sequence[LearnerDocument] = ()
+    if document is not None and component == names.LEARNER:
+        learners = document.evaluators if evaluators else document.learners
+    at_work = {learner.id for learner in learners if learner.connected}
+    evaluating = {group.name for group in situation.federation.spec.evaluator_groups}
     found: list[Trouble | None] = []
     told: set[str] = set()
     for pod in observed.pods_of(component):
         learner = pods.learner_id(pod, owner.name)
-        if learner in at_work:
+        if learner in at_work or (_group_of(pod) in evaluating) != evaluators:
             continue
         trouble = pods.trouble_of(pod, observed.events_of(pod))
         if trouble:
             told.add(learner)
         found.append(trouble)
     for (kind, _), child in observed.children.items():
-        if kind == "StatefulSet" and child["metadata"].get("labels", {}).get(names.LABEL_COMPONENT) == component:
+        of_component = child["metadata"].get("labels", {}).get(names.LABEL_COMPONENT) == component
+        if kind == "StatefulSet" and of_component and (_group_of(child) in evaluating) == evaluators:
             found.append(pods.rejection_of(child, observed.events_of(child)))
-    if component == names.LEARNER and situation.document:
-        found += [
-            Trouble(Reason.LEARNER_LOST, learner.id, learner.message)
-            for learner in situation.document.learners
-            if learner.message and not learner.connected and learner.id not in told
-        ]
+    found += [
+        Trouble(Reason.LEARNER_LOST, learner.id, learner.message)
+        for learner in learners
+        if learner.message and not learner.connected and learner.id not in told
+    ]
     return [trouble for trouble in found if trouble]
+
+
+def _group_of(manifest: Manifest) -> str:
+    group: str = manifest["metadata"].get("labels", {}).get(names.LABEL_GROUP, "")
+    return group
 
 
 def _worst(troubles: list[Trouble]) -> Trouble | None:

@@ -27,7 +27,7 @@ class Desired:
 
     manifests: list[Manifest]
     learners: int
-    """How many are counted upon: all pods, and one of each external group."""
+    """How many are counted upon for training: all pods, and one of each external group."""
     crowded: dict[str, int]
     """Group name to the number of learners it can have."""
 
@@ -38,7 +38,7 @@ def plan_for(federation: Federation, observed: Observed, owner: Owner) -> Partit
     stored = claim["metadata"].get("annotations", {}).get(PLAN_ANNOTATION)
     if stored is None:
         return PartitionPlan.of(federation.spec)
-    return PartitionPlan.parse(stored).extended(federation.spec.learner_groups)
+    return PartitionPlan.parse(stored).extended(federation.spec.training_groups)
 
 
 def desired(
@@ -63,11 +63,11 @@ def desired(
     manifests.append(controller_set(owner, federation, settings, stage.controller_replicas))
     learners, crowded = 0, {}
     for group in federation.spec.learner_groups:
-        room = plan.room(group.name)
+        room = group.size if group.evaluates_only else plan.room(group.name)
         if group.size > room:
             crowded[group.name] = room
         awaited = min(group.awaited, room) if stage.learners_run else 0
-        learners += awaited
+        learners += 0 if group.evaluates_only else awaited
         if group.external:
             continue
         if observed is not None and not _knows(observed, configuration):

@@ -11,13 +11,15 @@ from pydantic import ValidationError
 from metisfl.api import FederationDocument, MetricValue
 from metisfl.spec import API_GROUP, API_VERSION, KIND
 from metisfl.spec.status import (
+    MAX_MESSAGE_LENGTH,
     Condition,
+    EvaluatorsStatus,
     FederationStatus,
     GlobalModelStatus,
     LearnersStatus,
     MetricStatus,
 )
-from metisfl_operator.reconcile.conditions import Situation, conditions
+from metisfl_operator.reconcile.conditions import Situation, conditions, evaluators_message
 from metisfl_operator.reconcile.lifecycle import Lifecycle
 from metisfl_operator.resources.metadata import Manifest, Owner
 
@@ -52,6 +54,7 @@ def status_of(situation: Situation) -> FederationStatus:
         conditions=conditions(situation),
         observed_generation=situation.federation.metadata.generation,
         learners=_learners(situation),
+        evaluators=_evaluators(situation),
         endpoint=situation.endpoint if serving else None,
         **figures,
     )
@@ -99,6 +102,28 @@ def _metrics(values: Iterable[MetricValue], target: str | None) -> list[MetricSt
     """Ordered by name, the one that may end the run first: it is the one people watch."""
     ordered = sorted({value.name: value for value in values}.values(), key=lambda v: (v.name != target, v.name))
     return [MetricStatus(name=value.name, value=decimal_text(value.value)) for value in ordered[:_MAX_METRICS]]
+
+
+def _evaluators(situation: Situation) -> EvaluatorsStatus | None:
+    spec, document, previous = situation.federation.spec, situation.document, situation.previous.evaluators
+    if not spec.evaluator_groups:
+        return None
+    desired = spec.awaited_evaluators if situation.stage.learners_run else 0
+    ready = sum(each.connected for each in document.evaluators) if document else 0
+    metrics, version = (previous.metrics, previous.version) if previous else ([], None)
+    if document is not None and document.evaluator_metrics:
+        metrics, version = (
+            _metrics(document.evaluator_metrics, _target(situation)),
+            document.evaluator_metrics[0].version,
+        )
+    return EvaluatorsStatus(
+        desired=desired,
+        ready=min(ready, desired),
+        summary=f"{min(ready, desired)}/{desired}",
+        version=version,
+        metrics=metrics,
+        message=evaluators_message(situation)[:MAX_MESSAGE_LENGTH] or None,
+    )
 
 
 def _target(situation: Situation) -> str | None:

@@ -129,7 +129,7 @@ async def test_a_federation_is_fed_avg_to_the_bit(controller: Callable[..., Any]
     for line in (
         'metisfl_rounds_committed_total{federation="test"} 3.0',
         'metisfl_uploads_total{federation="test",outcome="accepted"} 10.0',
-        'metisfl_model_metric{federation="test",metric="accuracy"} 1.0',
+        'metisfl_model_metric{federation="test",metric="accuracy",source="Learners"} 1.0',
     ):
         assert line in text
     received = re.search(r'metisfl_transfer_bytes_total{direction="received",federation="test"} (\S+)', text)

@@ -118,6 +118,28 @@ VALID = {
         {"type": "PowerOfChoice", "powerOfChoice": {"candidates": 4, "learners": 4, "metric": "train_loss"}},
     ),
     "some of each site": changed("spec.selection", {"type": "PerGroup", "perGroup": {"learners": 1}}),
+    "an evaluator": changed("spec.learnerGroups", [group(), {"name": "judge", "role": "Evaluator", "replicas": 3}]),
+    "target by evaluators": changed(
+        "spec",
+        {
+            **MINIMAL["spec"],
+            "learnerGroups": [group(), {"name": "judge", "role": "Evaluator"}],
+            "evaluation": {"everyRounds": 2, "evaluatorWaitSeconds": 0},
+            "termination": {
+                "targetMetric": {"name": "accuracy", "atLeast": "0.9", "patience": 3, "source": "Evaluators"},
+                "plateau": {"metric": "loss", "goal": "Minimise", "minDelta": "0.01", "source": "Evaluators"},
+                "tooFewLearnersSeconds": 600,
+            },
+        },
+    ),
+    "a plateau": changed("spec.termination.plateau", {"metric": "accuracy", "goal": "Maximise", "rounds": 3}),
+    "shares for those that train": changed(
+        "spec",
+        {
+            "learner": {"entrypoint": "m:C", "partitions": 1},
+            "learnerGroups": [group(), {"name": "judge", "role": "Evaluator", "replicas": 5}],
+        },
+    ),
     "weighed by batches": changed("spec.aggregation.weighting", "CompletedBatches"),
     "all weigh the same": changed("spec.aggregation.weighting", "Participants"),
     "parameters": changed("spec.learner.parameters", {"alpha": "0.5"}),
@@ -129,6 +151,9 @@ INVALID = {
     "unknown rule": changed("spec.aggregation.rule", "Krum"),
     "unknown protocol": changed("spec.protocol.type", "Asynchronous"),
     "unknown codec": changed("spec.transport.codec", "Int4"),
+    "a role that is none": changed("spec.learnerGroups", [group(role="Judge")]),
+    "a plateau without a goal": changed("spec.termination.plateau", {"metric": "loss"}),
+    "no patience": changed("spec.termination.targetMetric", {"name": "a", "atLeast": "1", "patience": 0}),
     "nobody at random": changed("spec.selection", {"type": "Random", "random": {"fraction": "0"}}),
     "nobody in turn": changed("spec.selection", {"type": "RoundRobin", "roundRobin": {"learners": 0}}),
     "nothing of TopK": changed("spec.transport", {"codec": "TopK", "topK": {"fraction": "0.000"}}),
@@ -174,6 +199,21 @@ INVALID_BY_RULE = {
     "beta2 for Adagrad": changed("spec.aggregation.serverOptimizer", {"type": "Adagrad", "beta2": "0.9"}),
     "tau for Momentum": changed("spec.aggregation.serverOptimizer", {"type": "Momentum", "tau": "0.1"}),
     "level without compression": changed("spec.transport.compression.level", 3),
+    "evaluators alone": changed("spec.learnerGroups", [group(role="Evaluator")]),
+    "more wanted than there are that train": changed(
+        "spec",
+        {
+            **MINIMAL["spec"],
+            "selection": {"minLearners": 2},
+            "learnerGroups": [group(), {"name": "judge", "role": "Evaluator"}],
+        },
+    ),
+    "target by evaluators that are not there": changed(
+        "spec.termination.targetMetric", {"name": "a", "atLeast": "1", "source": "Evaluators"}
+    ),
+    "plateau by evaluators that are not there": changed(
+        "spec.termination.plateau", {"metric": "a", "goal": "Maximise", "source": "Evaluators"}
+    ),
     "Random without its member": changed("spec.selection.type", "Random"),
     "RoundRobin without its member": changed("spec.selection.type", "RoundRobin"),
     "PowerOfChoice without its member": changed("spec.selection.type", "PowerOfChoice"),

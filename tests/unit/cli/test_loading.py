@@ -119,7 +119,8 @@ def write(tmp_path: Path, text: str = VALID) -> Path:
         ),
         (
             {"selection": {"minLearners": 9}},
-            "spec: selection.minLearners must not exceed the sum of learnerGroups' replicas and maxLearners",
+            "spec: selection.minLearners must not exceed the sum of learnerGroups' replicas and maxLearners, "
+            "evaluators left out",
         ),
         (
             {"controller": {"memoryBudget": "512"}},

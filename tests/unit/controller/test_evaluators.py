@@ -238,7 +238,7 @@ def test_the_target_by_evaluators(script: Scripts) -> None:
     lines = f.evaluator_reports(1, e_0=0.95)
     assert lines == ["evaluators say 1 accuracy=0.95/10", "a-0 discards 1", "a-0 evaluates 1"]
     assert f.evaluates(1, a_0=0.5) == ["metrics 1 accuracy=0.5/10", "Complete: TargetMetricReached at 1"]
-    assert f.end.message == "version 1 reached accuracy ≥ 0.9: 0.95"
+    assert f.end.message == "version 1 reached evaluators' accuracy ≥ 0.9: 0.95"
 
 
 def test_the_version_that_reached_the_target_is_published_though_there_are_newer_ones(script: Scripts) -> None:

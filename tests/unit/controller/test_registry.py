@@ -50,6 +50,38 @@ def test_a_learner_gets_its_place_share_and_parameters(registry: Registry) -> No
     assert learner.last_seen == 2.0
 
 
+def with_evaluators(role: str = "Evaluator") -> FederationSpec:
+    return spec(learnerGroups=[{"name": "judge", "replicas": 2, "role": role}, {"name": "a", "replicas": 2}])
+
+
+def test_evaluators_take_no_share_and_see_the_whole_data() -> None:
+    plan = PartitionPlan.of(with_evaluators())
+    assert (plan.count, dict(plan.offsets)) == (2, {"a": 0})
+    registry = Registry.of(with_evaluators(), plan, lease_seconds=20)
+    for ordinal in (0, 1):
+        evaluator = registry.join("judge", ordinal, "", now=1.0)
+        assert (evaluator.evaluator, evaluator.partition, evaluator.partitions) == (True, 0, 1)
+        learner = registry.join("a", ordinal, "", now=1.0)
+        assert (learner.evaluator, learner.partition, learner.partitions) == (False, ordinal, 2)
+    assert (registry.desired, registry.desired_evaluators) == (2, 2)
+
+
+def test_who_changes_its_role_has_to_join_again() -> None:
+    plan = PartitionPlan.of(with_evaluators("Learner"))
+    registry = Registry.of(with_evaluators("Learner"), plan, lease_seconds=20)
+    learner = registry.join("judge", 0, "", now=1.0)
+    registry.amend(with_evaluators(), plan)
+    assert registry.outdated() == [learner]
+    assert not learner.evaluator, "it is still what it joined as"
+    assert registry.join("judge", 0, "", now=2.0).evaluator
+
+
+def test_evaluators_count_for_no_number_of_learners() -> None:
+    plan = Plan.of(with_evaluators())
+    assert (plan.expected_learners, plan.min_learners) == (2, 2)
+    assert plan.evaluators == ("judge-0", "judge-1")
+
+
 def test_a_second_join_ends_the_first_lease(registry: Registry) -> None:
     first = registry.join("a", 0, "", now=1.0).lease
     learner = registry.join("a", 0, "", now=2.0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -83,6 +84,15 @@ def test_prepare_describes_the_learner(make_context: Context) -> None:
 def test_unusable_learner_is_refused(make_context: Context, attributes: dict[str, Any], message: str) -> None:
     with pytest.raises(EntrypointError, match=message):
         ready(make_context, **attributes)
+
+
+def test_an_evaluator_needs_held_out_examples_and_none_to_train_on(make_context: Context) -> None:
+    context = replace(make_context(), evaluator=True)
+    for unset in (None, 0):
+        description = prepare("mine:Mine", type("Mine", (Plain,), {"train_examples": unset}), context).description
+        assert (description.train_examples, description.test_examples) == (0, 5)
+    with pytest.raises(EntrypointError, match="test_examples is 0; it must be a whole number of at least 1"):
+        prepare("mine:Mine", type("Mine", (Plain,), {"test_examples": 0}), context)
 
 
 def test_wrong_thread_count_is_refused(make_context: Context) -> None:

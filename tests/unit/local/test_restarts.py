@@ -2,7 +2,15 @@
 
 import pytest
 
-from metisfl.local.restarts import MAX_RESTARTS, Fatal, Restart, judge_controller, judge_learner
+from metisfl.local.restarts import (
+    MAX_RESTARTS,
+    Fatal,
+    Restart,
+    Spare,
+    judge_controller,
+    judge_evaluator,
+    judge_learner,
+)
 
 
 @pytest.mark.parametrize("exit_code", [-9, -11, -15, 0, 6])
@@ -35,3 +43,9 @@ def test_a_signal_without_a_name_is_told_by_number() -> None:
     verdict = judge_learner(-63, 0)
     assert isinstance(verdict, Restart)
     assert "signal 63" in verdict.why
+
+
+def test_the_run_goes_on_without_an_evaluator_that_failed() -> None:
+    assert isinstance(judge_evaluator(-9, 0), Restart)
+    assert judge_evaluator(4, 0) == Spare("its code raised an error (exit status 4)")
+    assert isinstance(judge_evaluator(-9, MAX_RESTARTS), Spare)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from metisfl.spec.termination import MetricSource
+
 
 @dataclass(frozen=True)
 class Conclusion:
@@ -13,3 +15,8 @@ class Conclusion:
     message: str
     complete: bool = True
     """False: the federation has failed."""
+
+
+def metric_name(name: str, source: MetricSource) -> str:
+    """As people are told of it."""
+    return f"evaluators' {name}" if source is MetricSource.EVALUATORS else name

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from metisfl.spec.termination import Goal, MetricSource
-from metisfl_controller.rounds.termination.conclusion import Conclusion
+from metisfl_controller.rounds.termination.conclusion import Conclusion, metric_name
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,8 @@ class PlateauWatch:
         by = f" by more than {self._plateau.min_delta:g}" if self._plateau.min_delta else ""
         return Conclusion(
             "Plateau",
-            f"{self.metric} has not improved{by} in {self._since} evaluated versions: {best:.6g} at version "
-            f"{best_version}, {value:.6g} at version {version}",
+            f"{metric_name(self.metric, self.source)} has not improved{by} in {self._since} evaluated versions: "
+            f"{best:.6g} at version {best_version}, {value:.6g} at version {version}",
         )
 
     def _gain(self, value: float, best: float) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from metisfl.spec.termination import MetricSource
-from metisfl_controller.rounds.termination.conclusion import Conclusion
+from metisfl_controller.rounds.termination.conclusion import Conclusion, metric_name
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,8 @@ class Target:
         return self.at_most is not None and value <= self.at_most
 
     def __str__(self) -> str:
-        return f"{self.metric} ≥ {self.at_least}" if self.at_least is not None else f"{self.metric} ≤ {self.at_most}"
+        name = metric_name(self.metric, self.source)
+        return f"{name} ≥ {self.at_least}" if self.at_least is not None else f"{name} ≤ {self.at_most}"
 
 
 class TargetMetric:

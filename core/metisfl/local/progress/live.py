@@ -13,7 +13,7 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from metisfl.api import FederationDocument, FederationState, LearnerDocument
+from metisfl.api import EvaluatorDocument, FederationDocument, FederationState, LearnerDocument
 from metisfl.local.progress.display import Snapshot
 from metisfl.local.progress.estimate import time_left
 from metisfl.local.progress.trends import sparkline, trends
@@ -113,7 +113,7 @@ def _learners(snapshot: Snapshot, most: int) -> RenderableType:
     table.add_column("examples", justify="right")
     table.add_column("restarts", justify="right")
     # Who is in trouble comes first when not all fit.
-    ordered = sorted(document.learners, key=lambda learner: (_is_well(learner), learner.id))
+    ordered = sorted([*document.learners, *document.evaluators], key=lambda learner: (_is_well(learner), learner.id))
     shown = ordered[:most] if len(ordered) > most else sorted(ordered, key=lambda learner: learner.id)
     for learner in shown:
         _add_learner(table, learner, snapshot.restarts.get(learner.id, 0))
@@ -141,10 +141,16 @@ def _add_learner(table: Table, learner: LearnerDocument, restarts: int) -> None:
         Text(learner.id),
         _activity(learner),
         ProgressBar(1.0, learner.progress, width=12) if busy else "",
-        str(learner.contributions),
-        f"{learner.train_examples} + {learner.test_examples} held out" if learner.train_examples else "",
+        str(learner.evaluations if isinstance(learner, EvaluatorDocument) else learner.contributions),
+        _examples(learner),
         str(restarts) if restarts else "",
     )
+
+
+def _examples(learner: LearnerDocument) -> str:
+    if learner.train_examples:
+        return f"{learner.train_examples} + {learner.test_examples} held out"
+    return f"{learner.test_examples} held out" if learner.test_examples else ""
 
 
 def _metrics(snapshot: Snapshot) -> Table:

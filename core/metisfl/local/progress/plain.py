@@ -7,7 +7,7 @@ from rich.console import Console
 from metisfl.api import FederationDocument, FederationState, RoundDocument
 from metisfl.local.progress.display import Snapshot
 from metisfl.local.progress.estimate import time_left
-from metisfl.local.progress.words import duration, goal, number, plural, shape, training_name
+from metisfl.local.progress.words import duration, evaluators_name, goal, number, plural, shape, training_name
 from metisfl.spec import Federation
 
 
@@ -71,6 +71,7 @@ def _round_line(entry: RoundDocument, snapshot: Snapshot, max_seconds: int | Non
     if not entry.metrics:
         # A version is evaluated in the round after it; until then the newest values known are of an earlier one.
         parts += [f"version {metric.version}: {metric.name} {number(metric.value)}" for metric in document.metrics]
+    parts += [f"{evaluators_name(metric.name)} {number(metric.value)}" for metric in entry.evaluator_metrics]
     left = time_left(document, snapshot.rounds, max_seconds, snapshot.now)
     if left is not None and not document.state.final:
         parts.append(f"at most {duration(left)} left")

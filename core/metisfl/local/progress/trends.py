@@ -6,13 +6,14 @@ import math
 from collections.abc import Sequence
 
 from metisfl.api import FederationDocument, RoundDocument
-from metisfl.local.progress.words import training_name
+from metisfl.local.progress.words import evaluators_name, training_name
 
 _BARS = "▁▂▃▄▅▆▇█"
 
 
 def trends(document: FederationDocument, rounds: Sequence[RoundDocument]) -> dict[str, list[float]]:
-    """Every metric's values, oldest first: means of the learners' training reports, then of the evaluated versions."""
+    """Every metric's values, oldest first: means of the learners' training reports, then of the evaluated versions,
+    then by evaluators."""
     found: dict[str, list[float]] = {}
     for entry in rounds:
         for name, value in entry.train_metrics.items():
@@ -22,6 +23,11 @@ def trends(document: FederationDocument, rounds: Sequence[RoundDocument]) -> dic
             found.setdefault(metric.name, []).append(metric.value)
     for metric in document.metrics:
         found.setdefault(metric.name, [metric.value])
+    for entry in rounds:
+        for metric in entry.evaluator_metrics:
+            found.setdefault(evaluators_name(metric.name), []).append(metric.value)
+    for metric in document.evaluator_metrics:
+        found.setdefault(evaluators_name(metric.name), [metric.value])
     return found
 
 

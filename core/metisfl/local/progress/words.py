@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import timedelta
 
 from metisfl.spec import Federation
+from metisfl.spec.selection import SelectionType
+from metisfl.spec.termination import MetricSource
 from metisfl.spec.transport import CodecName, CompressionType, TransportSpec
 
 
@@ -43,6 +45,11 @@ def training_name(name: str) -> str:
     return f"training {name.removeprefix('train_')}"
 
 
+def evaluators_name(name: str) -> str:
+    """What a metric measured by evaluators is called beside the learners' own."""
+    return f"evaluators' {name}"
+
+
 def goal(federation: Federation) -> str:
     """When this federation ends, in words."""
     termination = federation.spec.termination
@@ -51,16 +58,33 @@ def goal(federation: Federation) -> str:
         parts.append(f"at most {duration(timedelta(seconds=termination.max_duration_seconds))}")
     if target := termination.target_metric:
         bound = f"≥ {target.at_least}" if target.at_least is not None else f"≤ {target.at_most}"
-        parts.append(f"until {target.name} {bound}")
+        parts.append(f"until {_of(target.source, target.name)} {bound}{_often(target.patience)}")
+    if plateau := termination.plateau:
+        name, versions = _of(plateau.source, plateau.metric), plural(plateau.rounds, "version")
+        parts.append(f"until {name} has not improved for {versions}")
     return ", ".join(parts)
 
 
+def _of(source: MetricSource, name: str) -> str:
+    return evaluators_name(name) if source is MetricSource.EVALUATORS else name
+
+
+def _often(patience: int) -> str:
+    return f" {patience} times in a row" if patience > 1 else ""
+
+
 def shape(federation: Federation) -> str:
-    """`4 learners in 2 groups, Synchronous, FedAvg`, and how models travel if not as they are: `Int8 with Zstd`."""
+    """`4 learners in 2 groups, 1 evaluator, Synchronous, FedAvg`, and what else is not as by default, such as how
+    models travel: `Int8 with Zstd`."""
     spec = federation.spec
     learners = plural(spec.total_learners, "learner")
-    groups = plural(len(spec.learner_groups), "group")
-    parts = [f"{learners} in {groups}", spec.protocol.type.value, spec.aggregation.rule.value]
+    groups = plural(len(spec.training_groups), "group")
+    parts = [f"{learners} in {groups}"]
+    if spec.awaited_evaluators:
+        parts.append(plural(spec.awaited_evaluators, "evaluator"))
+    parts += [spec.protocol.type.value, spec.aggregation.rule.value]
+    if spec.selection.type is not SelectionType.ALL:
+        parts.append(f"selection {spec.selection.type.value}")
     if spec.transport != TransportSpec():
         parts.append(_transport(spec.transport))
     return ", ".join(parts)

@@ -48,13 +48,15 @@ _STYLE: dict[str, Any] = {
 
 
 def metric_chart(curves: Curves, target: float | None) -> str:
-    """One metric over model versions, on training and held-out examples, with the target as a dashed line."""
+    """One metric over model versions: on training and held-out examples, by evaluators, and its target, dashed."""
     with mpl.rc_context(_STYLE):
         figure, axes = _figure()
         if curves.held_out:
             _curve(axes, curves.held_out.x, curves.held_out.y, _SERIES[0], "held-out examples")
         if curves.training:
             _curve(axes, curves.training.x, curves.training.y, _SERIES[1], "training examples")
+        if curves.evaluators:
+            _curve(axes, curves.evaluators.x, curves.evaluators.y, _SERIES[2], "evaluators")
         if target is not None:
             axes.axhline(target, color=_INK, linewidth=1.2, linestyle=(0, (4, 3)), label=f"target {target:g}")
         axes.set_xlabel("round")

@@ -8,8 +8,8 @@ from statistics import median
 
 import yaml
 
-from metisfl.api import FederationState
-from metisfl.local.progress.words import duration, goal, number, shape, size
+from metisfl.api import FederationState, RoundDocument
+from metisfl.local.progress.words import duration, evaluators_name, goal, number, shape, size
 from metisfl.local.record import RunRecord
 from metisfl.local.report.series import Bars, Curves
 from metisfl.spec import Federation, parse_federation
@@ -54,6 +54,7 @@ def figures(record: RunRecord) -> list[Figure]:
     """The run at a glance."""
     document = record.document
     found = [Figure(metric.name, number(metric.value)) for metric in document.metrics[:4]]
+    found += [Figure(evaluators_name(metric.name), number(metric.value)) for metric in document.evaluator_metrics[:2]]
     found.append(Figure("rounds", f"{document.committed_rounds} of {document.max_rounds}"))
     found.append(Figure("time", duration(timedelta(seconds=record.seconds))))
     found.append(Figure("traffic", size(document.bytes_sent + document.bytes_received)))
@@ -87,13 +88,30 @@ def learner_table(record: RunRecord) -> Table:
     return Table(columns[:width], tuple(row[:width] for row in rows), frozenset(columns[1:5]))
 
 
+def evaluator_table(record: RunRecord) -> Table:
+    """One row for each evaluator the controller knows."""
+    columns = ("evaluator", "held-out examples", "versions evaluated", "missed", "restarts", "remark")
+    rows = tuple(
+        (
+            each.id,
+            str(each.test_examples),
+            str(each.evaluations),
+            str(each.missed),
+            str(record.restarts.get(each.id, 0)),
+            each.message,
+        )
+        for each in sorted(record.document.evaluators, key=lambda each: each.id)
+    )
+    return Table(columns, rows, frozenset(columns[1:5]))
+
+
 def round_table(record: RunRecord) -> Table:
     """The last rounds; all of them are in summary.json and history.sqlite."""
     rounds = record.rounds[-MAX_ROUND_ROWS:]
-    names = list(dict.fromkeys(metric.name for entry in rounds for metric in entry.metrics))
+    names = list(dict.fromkeys(name for entry in rounds for name in _metrics_of(entry)))
     rows = []
     for entry in rounds:
-        values = {metric.name: number(metric.value) for metric in entry.metrics}
+        values = _metrics_of(entry)
         rows.append(
             (
                 str(entry.number),
@@ -109,10 +127,16 @@ def round_table(record: RunRecord) -> Table:
     return Table(columns, tuple(rows), frozenset({*columns} - {"lost"}))
 
 
+def _metrics_of(entry: RoundDocument) -> dict[str, str]:
+    by_learners = {metric.name: number(metric.value) for metric in entry.metrics}
+    return by_learners | {evaluators_name(metric.name): number(metric.value) for metric in entry.evaluator_metrics}
+
+
 def describe_curves(curves: Curves) -> str:
     """What a curve shows, for those who do not see it."""
     parts = []
-    for label, points in (("held-out", curves.held_out), ("training", curves.training)):
+    series = (("held-out", curves.held_out), ("training", curves.training), ("evaluators'", curves.evaluators))
+    for label, points in series:
         if points:
             first, last = number(points.y[0]), number(points.y[-1])
             parts.append(f"{label} {curves.name} from {first} at round {points.x[0]} to {last} at round {points.x[-1]}")

@@ -55,6 +55,7 @@ def render(record: RunRecord) -> str:
         drawings=drawings,
         phases=phases,
         learners=page.learner_table(record),
+        evaluators=page.evaluator_table(record),
         rounds=page.round_table(record),
         omitted=max(0, len(record.rounds) - page.MAX_ROUND_ROWS),
         model=record.document.global_model,

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 
-from metisfl.api import RoundDocument
+from metisfl.api import MetricValue, ModelDocument, RoundDocument
 from metisfl.local.record import RunRecord
 
 MAX_BARS = 120
@@ -27,6 +28,7 @@ class Curves:
     name: str
     training: Points | None = None
     held_out: Points | None = None
+    evaluators: Points | None = None
 
 
 @dataclass(frozen=True)
@@ -41,16 +43,17 @@ class Bars:
 def curves(record: RunRecord) -> list[Curves]:
     """One entry for each metric that has finite values: accuracy and its like first, losses last."""
     training: dict[str, dict[int, float]] = {}
-    held_out: dict[str, dict[int, float]] = {}
     for entry in record.rounds:
         for name, value in entry.train_metrics.items():
             training.setdefault(name.removeprefix("train_"), {})[entry.number] = value
-    evaluated = [entry.metrics for entry in record.rounds] + [entry.metrics for entry in record.models]
-    for metric in [metric for metrics in (*evaluated, record.document.metrics) for metric in metrics]:
-        held_out.setdefault(metric.name, {})[metric.version] = metric.value
-    names = sorted({*training, *held_out}, key=lambda name: (name not in held_out, "loss" in name, name))
-    found = [Curves(name, _points(training.get(name, {})), _points(held_out.get(name, {}))) for name in names]
-    return [entry for entry in found if entry.training or entry.held_out]
+    documents: list[RoundDocument | ModelDocument] = [*record.rounds, *record.models]
+    held_out = _by_version([*(entry.metrics for entry in documents), record.document.metrics])
+    evaluators = _by_version([*(entry.evaluator_metrics for entry in documents), record.document.evaluator_metrics])
+    evaluated = {*held_out, *evaluators}
+    names = sorted({*training, *evaluated}, key=lambda name: (name not in evaluated, "loss" in name, name))
+    each = (training, held_out, evaluators)
+    found = [Curves(name, *(_points(values.get(name, {})) for values in each)) for name in names]
+    return [entry for entry in found if entry.training or entry.held_out or entry.evaluators]
 
 
 def phase_bars(rounds: Sequence[RoundDocument]) -> Bars:
@@ -66,6 +69,13 @@ def phase_bars(rounds: Sequence[RoundDocument]) -> Bars:
     if any(seconds > 0.01 for seconds in other):
         phases["other"] = other
     return Bars(tuple(group[0].number for group in groups), each, phases)
+
+
+def _by_version(lists: Iterable[Iterable[MetricValue]]) -> dict[str, dict[int, float]]:
+    found: dict[str, dict[int, float]] = {}
+    for metric in chain.from_iterable(lists):
+        found.setdefault(metric.name, {})[metric.version] = metric.value
+    return found
 
 
 def _points(values: dict[int, float]) -> Points | None:

@@ -300,6 +300,7 @@ class JoinResponse(_message.Message):
     COMPRESSION_LEVEL_FIELD_NUMBER: _builtins.int
     UPDATES_FIELD_NUMBER: _builtins.int
     CONTROL_FIELD_NUMBER: _builtins.int
+    EVALUATOR_FIELD_NUMBER: _builtins.int
     learner_id: _builtins.str
     """"<group>-<ordinal>"."""
     federation: _builtins.str
@@ -315,6 +316,8 @@ class JoinResponse(_message.Message):
     """Results of training come up as UPLOAD_KIND_UPDATE. Always set with a codec that is not lossless."""
     control: _builtins.bool
     """Downloads, and results of training, have a second section, "control": SCAFFOLD's control variates."""
+    evaluator: _builtins.bool
+    """This learner is only ever asked to evaluate: it needs no training data."""
     @_builtins.property
     def lease(self) -> Global___Lease: ...
     @_builtins.property
@@ -338,10 +341,11 @@ class JoinResponse(_message.Message):
         compression_level: _builtins.int = ...,
         updates: _builtins.bool = ...,
         control: _builtins.bool = ...,
+        evaluator: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["lease", b"lease", "partition", b"partition"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["codec", b"codec", "compression", b"compression", "compression_level", b"compression_level", "control", b"control", "federation", b"federation", "federation_uid", b"federation_uid", "learner_id", b"learner_id", "lease", b"lease", "parameters", b"parameters", "partition", b"partition", "topk_fraction", b"topk_fraction", "updates", b"updates"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["codec", b"codec", "compression", b"compression", "compression_level", b"compression_level", "control", b"control", "evaluator", b"evaluator", "federation", b"federation", "federation_uid", b"federation_uid", "learner_id", b"learner_id", "lease", b"lease", "parameters", b"parameters", "partition", b"partition", "topk_fraction", b"topk_fraction", "updates", b"updates"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
