@@ -116,7 +116,7 @@ def _prepare(settings: Settings, learner_class: type[Learner], terms: pb.JoinRes
     context = LearnerContext(
         learner_id=terms.learner_id,
         federation=terms.federation,
-        parameters=dict(terms.parameters),
+        parameters={**terms.parameters, **settings.parameters},
         partition=PartitionPlace(terms.partition.index, terms.partition.count),
         state_dir=settings.state_dir,
         evaluator=terms.evaluator,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from metisfl.logs import LogFormat
@@ -46,6 +47,9 @@ class Settings:
     instance: str = ""
     """UID of the pod, in groups whose pods the operator announces."""
 
+    parameters: Mapping[str, str] = field(default_factory=dict)
+    """What this site tells its learner, on top of the federation's parameters."""
+
     park_after_stop: bool = False
     """Stay alive and idle after STOP, until SIGTERM: a pod that exits would be started again."""
 
@@ -75,6 +79,7 @@ class Settings:
             state_dir=reader.path("METISFL_STATE_DIR"),
             tls_dir=reader.tls_dir(),
             instance=environment.get("METISFL_INSTANCE", ""),
+            parameters=reader.parameters(),
             park_after_stop=reader.one_of("METISFL_PARK_AFTER_STOP", "false", "true", "false") == "true",
             termination_log=reader.path("METISFL_TERMINATION_LOG"),
             connect_deadline_seconds=reader.seconds("METISFL_CONNECT_DEADLINE_SECONDS", CONNECT_DEADLINE_SECONDS),
@@ -128,6 +133,18 @@ class _Reader:
             else "neither METISFL_LEARNER_ORDINAL nor METISFL_POD_NAME is set; one must tell the learner's ordinal"
         )
         return 0
+
+    def parameters(self) -> dict[str, str]:
+        """METISFL_PARAMETERS, a JSON object of text."""
+        text = self._environment.get("METISFL_PARAMETERS", "") or "{}"
+        try:
+            found = json.loads(text)
+        except ValueError:
+            found = None
+        if isinstance(found, dict) and all(isinstance(value, str) for value in found.values()):
+            return found
+        self.problems.append('METISFL_PARAMETERS must be a JSON object of text, such as {"data": "/data"}')
+        return {}
 
     def path(self, name: str) -> Path | None:
         value = self._environment.get(name, "")

@@ -9,6 +9,7 @@ import click
 
 from metisfl import __version__
 from metisfl.cli.crd import crd
+from metisfl.cli.join import join
 from metisfl.cli.model import model
 from metisfl.cli.run import run
 from metisfl.cli.validate import validate
@@ -68,4 +69,5 @@ def main() -> None:
 main.add_command(validate)
 main.add_command(run)
 main.add_command(model)
+main.add_command(join)
 main.add_command(crd)
