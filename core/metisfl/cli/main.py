@@ -8,11 +8,16 @@ from typing import Any
 import click
 
 from metisfl import __version__
+from metisfl.cli.bundle import bundle
 from metisfl.cli.crd import crd
+from metisfl.cli.install import install
 from metisfl.cli.join import join
 from metisfl.cli.model import model
+from metisfl.cli.pods import logs, resume, suspend
 from metisfl.cli.run import run
+from metisfl.cli.status import describe, status
 from metisfl.cli.validate import validate
+from metisfl.cli.watch import watch
 
 
 class _Commands(click.Group):
@@ -62,12 +67,25 @@ def main() -> None:
       metisfl validate federation.yaml      is the file right?
       metisfl run federation.yaml           train on this machine
       kubectl apply -f federation.yaml      train in a cluster
-      metisfl model get digits              fetch the trained model from there
+      metisfl watch digits                  follow it
+      metisfl describe digits               why does it not run?
+      metisfl model get digits              fetch the trained model
     """
 
 
-main.add_command(validate)
-main.add_command(run)
-main.add_command(model)
-main.add_command(join)
-main.add_command(crd)
+for _command in (
+    validate,
+    run,
+    install,
+    status,
+    watch,
+    describe,
+    logs,
+    model,
+    suspend,
+    resume,
+    bundle,
+    join,
+    crd,
+):
+    main.add_command(_command)

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from metisfl.cli.options import cluster_options, reaching
+
 
 @click.group()
 def model() -> None:
@@ -23,10 +25,7 @@ def model() -> None:
     show_default=True,
     help="Where to save the model.",
 )
-@click.option("-n", "--namespace", help="Namespace of the Federation.  [default: that of the context]")
-@click.option(
-    "--context", "kube_context", metavar="NAME", help="Context of the kubeconfig.  [default: the current one]"
-)
+@cluster_options
 @click.option(
     "--version",
     "model_version",
@@ -45,18 +44,16 @@ def get(name: str, output: Path, namespace: str | None, kube_context: str | None
       metisfl model get digits
       metisfl model get digits -n hospital -o digits.safetensors --version 7
     """
-    from metisfl.cli.extras import require
-
-    require("cluster", "kubernetes")
-    from metisfl.cli.cluster import ClusterError, connect, fetch_model
     from metisfl.downloads import DownloadError
     from metisfl.local.progress.words import size
 
-    try:
-        cluster = connect(kube_context, namespace)
-        count = fetch_model(cluster, name, model_version, output)
-    except (ClusterError, DownloadError) as error:
-        raise click.ClickException(str(error)) from error
-    except OSError as error:
-        raise click.ClickException(f"{output} cannot be written: {error.strerror or error}") from error
+    with reaching(kube_context, namespace) as cluster:
+        from metisfl.cluster.controller import fetch_model
+
+        try:
+            count = fetch_model(cluster, name, model_version, output)
+        except DownloadError as error:
+            raise click.ClickException(str(error)) from error
+        except OSError as error:
+            raise click.ClickException(f"{output} cannot be written: {error.strerror or error}") from error
     click.echo(f"{output}: {size(count)}")

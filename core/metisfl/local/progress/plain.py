@@ -42,7 +42,8 @@ class PlainDisplay:
     def open(self, federation: Federation, output: str) -> None:
         self._max_seconds = federation.spec.termination.max_duration_seconds
         _print(self._console, f"federation {federation.metadata.name}: {shape(federation)}; {goal(federation)}")
-        _print(self._console, f"output in {output}")
+        if output:
+            _print(self._console, f"output in {output}")
 
     def update(self, snapshot: Snapshot) -> None:
         document = snapshot.document

@@ -1,0 +1,162 @@
+"""The cluster that a kubeconfig names, and the calls to it. The only import of kubernetes here."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlencode
+
+from kubernetes import client, config
+from kubernetes.config.config_exception import ConfigException
+from urllib3 import Timeout
+from urllib3.exceptions import HTTPError
+
+_CHUNK_BYTES = 1 << 20
+_CONNECT_SECONDS, _READ_SECONDS = 10, 60
+
+Json = dict[str, Any]
+
+
+class ClusterError(Exception):
+    """What the cluster, or the way to it, does not give; the message says why and what to do."""
+
+
+class RefusedError(ClusterError):
+    """An answer other than success. `by_api_server`: its own, and not of what it was to pass the request on to."""
+
+    def __init__(self, code: int, said: str, by_api_server: bool) -> None:
+        super().__init__(said)
+        self.code = code
+        self.by_api_server = by_api_server
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A connection, and where to look."""
+
+    api: client.ApiClient
+    context: str
+    namespace: str
+
+    @property
+    def place(self) -> str:
+        return f"namespace '{self.namespace}' (context '{self.context}')"
+
+    def get(self, path: str, query: Mapping[str, str] | None = None, headers: Mapping[str, str] | None = None) -> Any:
+        """The decoded JSON answer. Raises RefusedError, or ClusterError when there is none."""
+        return self._decoded(self._call("GET", path, headers or {}, query or {}))
+
+    def merge(self, path: str, body: Json) -> Any:
+        """JSON merge patch. Raises as `get`."""
+        return self._decoded(self._call("PATCH", path, {"Content-Type": "application/merge-patch+json"}, {}, body))
+
+    def stream(
+        self, path: str, query: Mapping[str, str] | None = None, headers: Mapping[str, str] | None = None
+    ) -> Stream:
+        """The answer's body in pieces. Raises as `get`."""
+        return Stream(self._call("GET", path, headers or {}, query or {}), self)
+
+    def unreachable(self, error: HTTPError) -> ClusterError:
+        return ClusterError(f"the cluster of context '{self.context}' cannot be reached: {error}")
+
+    def _decoded(self, response: Any) -> Any:
+        try:
+            return json.loads(response.read())
+        except HTTPError as error:
+            raise self.unreachable(error) from error
+        except ValueError as error:
+            raise ClusterError(f"the cluster of context '{self.context}' answered something else than JSON") from error
+        finally:
+            response.release_conn()
+
+    def _call(
+        self, method: str, path: str, headers: Mapping[str, str], query: Mapping[str, str], body: Any = None
+    ) -> Any:
+        """By the client's connections and credentials, but not by its calls: those differ from release to release."""
+        configuration = self.api.configuration
+        authentication = {
+            setting["key"]: setting["value"]
+            for setting in configuration.auth_settings().values()
+            if setting["in"] == "header" and setting["value"]
+        }
+        seconds = None if query.get("follow") == "true" else _READ_SECONDS
+        try:
+            response = self.api.rest_client.pool_manager.request(
+                method,
+                f"{configuration.host}{path}{'?' if query else ''}{urlencode(query)}",
+                headers={"Accept": "application/json, */*", **authentication, **headers},
+                body=None if body is None else json.dumps(body).encode(),
+                timeout=Timeout(connect=_CONNECT_SECONDS, read=seconds),
+                preload_content=False,
+                retries=False,
+            )
+            if response.status >= 400:
+                raise _refused(response.status, str(response.reason), response.read())
+        except HTTPError as error:
+            raise self.unreachable(error) from error
+        return response
+
+
+@dataclass(frozen=True)
+class Stream:
+    """An answer that is read while it comes; use it in a `with` statement."""
+
+    response: Any
+    cluster: Cluster
+
+    def __enter__(self) -> Stream:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.response.release_conn()
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        found: Mapping[str, str] = self.response.headers
+        return found
+
+    def chunks(self) -> Iterator[bytes]:
+        """Raises ClusterError when it breaks off."""
+        try:
+            yield from self.response.stream(_CHUNK_BYTES)
+        except HTTPError as error:
+            raise ClusterError(f"the answer broke off on its way: {error}; try again") from error
+
+    def lines(self) -> Iterator[str]:
+        """Raises ClusterError when it breaks off."""
+        waiting = b""
+        try:
+            for chunk in self.response.stream(None, decode_content=True):
+                *whole, waiting = (waiting + chunk).split(b"\n")
+                yield from (line.decode(errors="replace") for line in whole)
+        except HTTPError as error:
+            raise ClusterError(f"the answer broke off on its way: {error}; try again") from error
+        if waiting:
+            yield waiting.decode(errors="replace")
+
+
+def connect(context: str | None, namespace: str | None) -> Cluster:
+    """The cluster of a kubeconfig's context; by default the current one and its namespace. Raises ClusterError."""
+    try:
+        contexts, active = config.list_kube_config_contexts()
+        chosen = active if context is None else next((c for c in contexts if c["name"] == context), None)
+        if chosen is None:
+            names = ", ".join(sorted(c["name"] for c in contexts)) or "none"
+            raise ClusterError(f"the kubeconfig has no context '{context}'; it has: {names}")
+        api = config.new_client_from_config(context=chosen["name"])
+    except ConfigException as error:
+        raise ClusterError(f"no cluster: {error}; set KUBECONFIG or name a context with --context") from error
+    return Cluster(api, chosen["name"], namespace or chosen["context"].get("namespace") or "default")
+
+
+def _refused(code: int, reason: str, text: bytes) -> RefusedError:
+    try:
+        body = json.loads(text or b"null")
+    except ValueError:
+        body = None
+    if isinstance(body, dict) and body.get("kind") == "Status":
+        return RefusedError(code, str(body.get("message") or body.get("reason")), by_api_server=True)
+    told = body.get("detail") if isinstance(body, dict) else None
+    return RefusedError(code, str(told or f"{code} {reason}"), by_api_server=False)
