@@ -3,109 +3,26 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import threading
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
-from urllib.parse import unquote
 
 import pytest
-import yaml
-from click.testing import CliRunner, Result
+from click.testing import Result
 
-from metisfl.cli.main import main
+from tests.unit.cli.api_server import Answer, ApiServer, federation, status
 
 MODEL = b"\x01\x02weights" * 50_000
 OBJECT = "/apis/metisfl.dev/v1alpha1/namespaces/{}/federations/digits"
 PROXY = "/api/v1/namespaces/{}/services/http:digits-controller:http/proxy/v1/models/{}"
-
-Answer = tuple[int, dict[str, str], bytes]
-
-
-def status(code: int, message: str) -> Answer:
-    body = {"kind": "Status", "status": "Failure", "code": code, "message": message}
-    return code, {"Content-Type": "application/json"}, json.dumps(body).encode()
-
-
-def federation(**conditions: tuple[str, str, str]) -> Answer:
-    listed = [
-        {"type": kind, "status": value, "reason": reason, "message": message}
-        for kind, (value, reason, message) in conditions.items()
-    ]
-    return 200, {"Content-Type": "application/json"}, json.dumps({"status": {"conditions": listed}}).encode()
 
 
 def model(digest: str = hashlib.sha256(MODEL).hexdigest()) -> Answer:
     return 200, {"Content-Type": "application/octet-stream", "X-Metisfl-Sha256": digest}, MODEL
 
 
-class ApiServer:
-    """Answers `answers[path]`; everything else as an API server without such a resource."""
-
-    def __init__(self) -> None:
-        self.answers: dict[str, Answer] = {}
-        self.asked: list[str] = []
-        server = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                server.asked.append(self.path)
-                code, headers, body = server.answers.get(unquote(self.path), (404, {}, b"404 page not found\n"))
-                self.send_response(code)
-                for name, value in headers.items():
-                    self.send_header(name, value)
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, format: str, *args: Any) -> None:
-                """Quiet."""
-
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.http.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self.http.server_address[1]}"
-
-
 @pytest.fixture
-def server() -> Iterator[ApiServer]:
-    api = ApiServer()
-    thread = threading.Thread(target=api.http.serve_forever, daemon=True)
-    thread.start()
-    yield api
-    api.http.shutdown()
-    api.http.server_close()
-    thread.join()
-
-
-@pytest.fixture
-def get(server: ApiServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
-    kubeconfig = tmp_path / "kubeconfig"
-    kubeconfig.write_text(
-        yaml.safe_dump(
-            {
-                "apiVersion": "v1",
-                "kind": "Config",
-                "current-context": "here",
-                "clusters": [{"name": "here", "cluster": {"server": server.url}}],
-                "users": [{"name": "me", "user": {"token": "secret"}}],
-                "contexts": [
-                    {"name": "here", "context": {"cluster": "here", "user": "me", "namespace": "lab"}},
-                    {"name": "plain", "context": {"cluster": "here", "user": "me"}},
-                ],
-            }
-        )
-    )
-    monkeypatch.setenv("KUBECONFIG", str(kubeconfig))
-    monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(kubeconfig))
-
-    def run(*options: str) -> Result:
-        result = CliRunner().invoke(main, ["model", "get", "digits", "-o", str(tmp_path / "model"), *options])
-        assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-        return result
-
-    return run
+def get(metisfl: Callable[..., Result], tmp_path: Path) -> Callable[..., Result]:
+    return lambda *options: metisfl("model", "get", "digits", "-o", str(tmp_path / "model"), *options)
 
 
 def test_the_latest_model_is_fetched_through_the_service_proxy(

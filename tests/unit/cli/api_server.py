@@ -1,0 +1,57 @@
+"""An API server that answers as Kubernetes does, with what a test gives it."""
+
+from __future__ import annotations
+
+import json
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import unquote
+
+Answer = tuple[int, dict[str, str], bytes]
+
+
+def status(code: int, message: str) -> Answer:
+    body = {"kind": "Status", "status": "Failure", "code": code, "message": message}
+    return code, {"Content-Type": "application/json"}, json.dumps(body).encode()
+
+
+def federation(**conditions: tuple[str, str, str]) -> Answer:
+    listed = [
+        {"type": kind, "status": value, "reason": reason, "message": message}
+        for kind, (value, reason, message) in conditions.items()
+    ]
+    return 200, {"Content-Type": "application/json"}, json.dumps({"status": {"conditions": listed}}).encode()
+
+
+class ApiServer:
+    """Answers `answers[path]`; everything else as an API server without such a resource."""
+
+    def __init__(self) -> None:
+        self.answers: dict[str, Answer] = {}
+        self.asked: list[str] = []
+        self.headers: list[dict[str, str]] = []
+        self.patched: list[tuple[str, bytes]] = []
+        server = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                server.asked.append(self.path)
+                server.headers.append(dict(self.headers))
+                code, headers, body = server.answers.get(unquote(self.path), (404, {}, b"404 page not found\n"))
+                self.send_response(code)
+                for name, value in headers.items():
+                    self.send_header(name, value)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def do_PATCH(self) -> None:
+                server.patched.append((self.path, self.rfile.read(int(self.headers["Content-Length"]))))
+                self.do_GET()
+
+            def log_message(self, format: str, *args: Any) -> None:
+                """Quiet."""
+
+        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.http.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self.http.server_address[1]}"
