@@ -5,6 +5,7 @@ from __future__ import annotations
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 _SECONDS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600)
+_STALENESS = (0, 1, 2, 3, 5, 10, 20, 50, 100)
 
 
 class ControllerMetrics:
@@ -29,6 +30,13 @@ class ControllerMetrics:
         self.round_seconds = histogram("metisfl_round_seconds", "Whole rounds, from dispatch to commit")
         self.aggregation_seconds = histogram("metisfl_aggregation_seconds", "Kernel time of a round, fold and finish")
         self.commit_seconds = histogram("metisfl_commit_seconds", "Writing and syncing a model version")
+        self.update_staleness = Histogram(
+            "metisfl_update_staleness",
+            "Versions made between an update's own base and the version that it went into",
+            ("federation",),
+            registry=registry,
+            buckets=_STALENESS,
+        ).labels(**labels)
         self._learners = gauge(
             "metisfl_learners", "Learners by state: desired, connected, ready, participating", "state"
         )

@@ -22,6 +22,7 @@ from metisfl_controller.conductor.progress import Progress
 from metisfl_controller.rounds.evaluation import Mean, Report, weighted_means
 from metisfl_controller.rounds.evaluators import Evaluator
 from metisfl_controller.rounds.phases import Phase
+from metisfl_controller.rounds.tasks import TaskId
 from metisfl_controller.rounds.training import RoundStatus
 from metisfl_controller.state.registry import Learner
 from metisfl_controller.state.store import RoundRecord, StoredVersion
@@ -53,6 +54,7 @@ def federation_document(conductor: Conductor, versions: list[StoredVersion]) -> 
         reason=reason,
         message=message,
         current_round=machine.round.number if machine.round else committed,
+        protocol=spec.protocol.type,
         max_rounds=spec.termination.max_rounds,
         committed_rounds=committed,
         round=_progress(machine.round) if machine.round else None,
@@ -101,6 +103,8 @@ def round_document(record: RoundRecord, progress: Progress) -> RoundDocument:
         participants=sorted({*record.contributed, *record.lost}),
         contributors=sorted(record.contributed),
         lost=list(record.lost),
+        updates=len(record.tasks),
+        staleness=_staleness(record),
         phase_seconds={
             "train": record.train_seconds,
             "aggregate": record.aggregate_seconds,
@@ -112,6 +116,12 @@ def round_document(record: RoundRecord, progress: Progress) -> RoundDocument:
         bytes_received=record.bytes_received,
         bytes_sent=record.bytes_sent,
     )
+
+
+def _staleness(record: RoundRecord) -> float:
+    """Mean of version − 1 − base over the tasks whose results are in the version."""
+    bases = [TaskId.parse(task).base_version for task in record.tasks]
+    return sum(record.version - 1 - base for base in bases) / len(bases) if bases else 0.0
 
 
 def model_document(version: StoredVersion, progress: Progress) -> ModelDocument:

@@ -188,6 +188,7 @@ class Versions:
         )
         await self.progress.commit_round(stored, record, state, keep)
         for task in command.tasks:
+            self.metrics.update_staleness.observe(command.number - 1 - task.base_version)
             del self.accepted[task]
         self.serving.begin(stored, version, keep_base=rule.needs_base)
         self._tell(record)

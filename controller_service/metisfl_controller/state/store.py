@@ -238,13 +238,19 @@ class Store:
                 contributed.setdefault(number, {})[learner] = contribution
             else:
                 lost.setdefault(number, []).append(learner)
+        tasks: dict[int, list[str]] = {}
+        for task, version in self._database.execute("SELECT id, version FROM tasks ORDER BY version, id"):
+            tasks.setdefault(version, []).append(task)
         rows = self._database.execute(
             "SELECT number, version, started_at, ended_at, attempts, train_seconds, aggregate_seconds, commit_seconds, "
             "bytes_received, bytes_sent FROM rounds ORDER BY number"
         )
         return [
             RoundRecord(
-                **dict(row), contributed=contributed.get(row["number"], {}), lost=tuple(lost.get(row["number"], ()))
+                **dict(row),
+                contributed=contributed.get(row["number"], {}),
+                lost=tuple(lost.get(row["number"], ())),
+                tasks=tuple(tasks.get(row["version"], ())),
             )
             for row in rows
         ]

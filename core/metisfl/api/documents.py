@@ -68,7 +68,8 @@ class EvaluatorDocument(LearnerDocument):
 
 
 class RoundProgress(_Document):
-    """The round being worked on. Round r turns model version r - 1 into version r."""
+    """The round being worked on. Round r turns model version r - 1 into version r. With protocol Asynchronous it is the
+    filling of one buffer: participants are the learners at work, quorum the size of the buffer."""
 
     number: int
     attempt: int = 1
@@ -108,6 +109,7 @@ class FederationDocument(_Document):
     reason: str = Field(default="", description="CamelCase word: why it waits, completed or failed")
     message: str = ""
     current_round: int = Field(default=0, description="Last committed round, plus one while a round is open")
+    protocol: str = Field(default="Synchronous", description="Asynchronous counts model versions as rounds")
     max_rounds: int
     committed_rounds: int = 0
     round: RoundProgress | None = None
@@ -143,6 +145,10 @@ class RoundDocument(_Document):
     participants: list[str]
     contributors: list[str]
     lost: list[str] = []
+    updates: int = Field(default=0, description="Results in the version; a fast learner may have several")
+    staleness: float = Field(
+        default=0.0, description="Mean over them of the versions made between their own base and this one"
+    )
     phase_seconds: dict[str, float] = Field(
         default={},
         description="train, aggregate, commit: wall-clock seconds of the round's phases",

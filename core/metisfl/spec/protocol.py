@@ -16,6 +16,11 @@ class ProtocolType(StrEnum):
     SEMI_SYNCHRONOUS = "SemiSynchronous"
     ASYNCHRONOUS = "Asynchronous"
 
+    @property
+    def unit(self) -> str:
+        """What is counted: each makes one model version."""
+        return "version" if self is ProtocolType.ASYNCHRONOUS else "round"
+
 
 class LateUpdates(StrEnum):
     DROP = "Drop"

@@ -153,7 +153,7 @@ class FederationStatus(StatusModel):
     """metadata.generation of the spec that was last acted upon."""
 
     current_round: _Count | None = None
-    """The last committed round, or the open one."""
+    """The last committed round, or the open one; with protocol Asynchronous, the model version in the making."""
 
     learners: LearnersStatus | None = None
     evaluators: EvaluatorsStatus | None = None

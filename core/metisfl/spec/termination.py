@@ -67,7 +67,7 @@ class TerminationSpec(SpecModel):
     """When to stop; the first that applies."""
 
     max_rounds: Annotated[int, Field(ge=1, le=1_000_000)] = 10
-    """Committed rounds after which the federation is complete."""
+    """Committed rounds after which the federation is complete; with protocol Asynchronous, model versions."""
 
     max_duration_seconds: Annotated[int, Field(ge=1, le=31_536_000)] | None = None
     """Wall-clock time since the first round began. The round under way then is abandoned."""

@@ -39,7 +39,8 @@ class EvaluationSpec(SpecModel):
     evaluate every version."""
 
     every_rounds: Annotated[int, Field(ge=1, le=1_000_000)] = 1
-    """Evaluate each n-th model version; the last version always is."""
+    """Evaluate each n-th model version; the last version always is. With protocol Asynchronous all learners evaluate
+    the same version, each when it is done with its task, and versions made meanwhile are passed over."""
 
     evaluator_wait_seconds: Annotated[int, Field(ge=0, le=86_400)] = 60
     """How long the end of the federation waits for evaluators to report the last version."""

@@ -193,7 +193,8 @@ def _progressing(situation: Situation, controller: Judgement, learners: Judgemen
         return Judgement(False, controller.reason, controller.message)
     if document.state in _GATHERING and learners.reason not in _UNTROUBLED:
         return Judgement(False, learners.reason, learners.message)
-    told = document.message or f"Round {document.current_round} of {document.max_rounds}"
+    unit = situation.federation.spec.protocol.type.unit
+    told = document.message or f"{unit.capitalize()} {document.current_round} of {document.max_rounds}"
     return Judgement(True, _word(document.reason) or document.state.value, told)
 
 

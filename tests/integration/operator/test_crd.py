@@ -143,13 +143,39 @@ VALID = {
     "weighed by batches": changed("spec.aggregation.weighting", "CompletedBatches"),
     "all weigh the same": changed("spec.aggregation.weighting", "Participants"),
     "parameters": changed("spec.learner.parameters", {"alpha": "0.5"}),
+    "over-selection": changed("spec.protocol.synchronous", {"overSelect": 2, "lateUpdates": "NextRound"}),
+    "paced rounds": changed(
+        "spec.protocol", {"type": "SemiSynchronous", "semiSynchronous": {"lambda": "0.5", "recomputeEveryRounds": 4}}
+    ),
+    "no rounds": changed("spec.protocol.type", "Asynchronous"),
+    "buffers of differences in a narrow codec": changed(
+        "spec",
+        {
+            **MINIMAL["spec"],
+            "protocol": {"type": "Asynchronous", "asynchronous": {"bufferSize": 4, "mixing": "1", "maxStaleness": 5}},
+            "transport": {"codec": "Int8"},
+        },
+    ),
+    **{
+        f"staleness {staleness['type']}": changed(
+            "spec.protocol", {"type": "Asynchronous", "asynchronous": {"staleness": staleness}}
+        )
+        for staleness in (
+            {"type": "Constant"},
+            {"type": "Polynomial", "exponent": "0.5"},
+            {"type": "Hinge", "a": "10", "b": 4},
+        )
+    },
+    "an exponent of the default staleness": changed(
+        "spec.protocol", {"type": "Asynchronous", "asynchronous": {"staleness": {"exponent": "1"}}}
+    ),
     "steps near the global model": changed("spec.training", {"steps": 10, "proximalMu": "0.1"}),
 }
 
 # Judged by the schema alone, so by every API server that serves apiextensions.k8s.io/v1.
 INVALID = {
     "unknown rule": changed("spec.aggregation.rule", "Krum"),
-    "unknown protocol": changed("spec.protocol.type", "Asynchronous"),
+    "unknown protocol": changed("spec.protocol.type", "Streaming"),
     "unknown codec": changed("spec.transport.codec", "Int4"),
     "a role that is none": changed("spec.learnerGroups", [group(role="Judge")]),
     "a plateau without a goal": changed("spec.termination.plateau", {"metric": "loss"}),
@@ -165,6 +191,9 @@ INVALID = {
     "strides of nothing": changed("spec.aggregation", {"rule": "FedStride", "fedStride": {"models": 0}}),
     "a decay of 1": changed("spec.aggregation.serverOptimizer", {"type": "Adam", "beta1": "1"}),
     "no step": changed("spec.aggregation.serverOptimizer", {"type": "Momentum", "learningRate": "0"}),
+    "no time to train": changed("spec.protocol", {"type": "SemiSynchronous", "semiSynchronous": {"lambda": "0.0"}}),
+    "an empty buffer": changed("spec.protocol", {"type": "Asynchronous", "asynchronous": {"bufferSize": 0}}),
+    "mixing of nothing": changed("spec.protocol", {"type": "Asynchronous", "asynchronous": {"mixing": "0"}}),
     "quorum above 100": changed("spec.protocol.synchronous", {"quorumPercent": 101}),
     "no entrypoint": changed("spec.learner.entrypoint", ...),
     "entrypoint without class": changed("spec.learner.entrypoint", "module"),
@@ -187,6 +216,45 @@ INVALID = {
 INVALID_BY_RULE = {
     "both bounds": changed("spec.termination.targetMetric", {"name": "a", "atLeast": "1", "atMost": "2"}),
     "no bound": changed("spec.termination.targetMetric", {"name": "a"}),
+    "a member of another protocol": changed("spec.protocol", {"type": "Asynchronous", "synchronous": {}}),
+    "a member of the default's protocol": changed("spec.protocol.asynchronous", {}),
+    "an exponent for Hinge": changed(
+        "spec.protocol", {"type": "Asynchronous", "asynchronous": {"staleness": {"type": "Hinge", "exponent": "1"}}}
+    ),
+    "a hinge for Polynomial": changed(
+        "spec.protocol", {"type": "Asynchronous", "asynchronous": {"staleness": {"a": "1", "b": 2}}}
+    ),
+    "late differences": changed(
+        "spec",
+        {
+            **MINIMAL["spec"],
+            "protocol": {"synchronous": {"lateUpdates": "NextRound"}},
+            "transport": {"codec": "BFloat16"},
+        },
+    ),
+    "mixing of differences": changed(
+        "spec", {**MINIMAL["spec"], "protocol": {"type": "Asynchronous"}, "transport": {"codec": "TopK"}}
+    ),
+    "an order of arrivals": changed(
+        "spec", {**MINIMAL["spec"], "protocol": {"type": "Asynchronous"}, "aggregation": {"deterministic": True}}
+    ),
+    "directions of no round": changed(
+        "spec", {**MINIMAL["spec"], "protocol": {"type": "Asynchronous"}, "aggregation": {"rule": "FedNova"}}
+    ),
+    "selection without rounds": changed(
+        "spec",
+        {
+            **MINIMAL["spec"],
+            "protocol": {"type": "Asynchronous"},
+            "selection": {"type": "RoundRobin", "roundRobin": {"learners": 1}},
+        },
+    ),
+    **{
+        f"{part} for paced learners": changed(
+            "spec", {**MINIMAL["spec"], "protocol": {"type": "SemiSynchronous"}, "training": {part: 3}}
+        )
+        for part in ("epochs", "steps")
+    },
     "topK without its codec": changed("spec.transport", {"codec": "Int8", "topK": {"fraction": "0.01"}}),
     "topK with the default codec": changed("spec.transport.topK", {"fraction": "0.01"}),
     "epochs and steps": changed("spec.training", {"epochs": 1, "steps": 10}),

@@ -69,7 +69,7 @@ def frame(federation: Federation, snapshot: Snapshot, height: int) -> Renderable
     rows = max(3, min(_MOST_ROWS, height - 10 - len(metrics.rows)))
     return Group(
         _header(federation),
-        _rounds(snapshot, federation.spec.termination.max_duration_seconds),
+        _rounds(snapshot, federation.spec.termination.max_duration_seconds, federation.spec.protocol.type.unit),
         Padding(_learners(snapshot, rows), (1, 0)),
         metrics,
         _traffic(snapshot.document),
@@ -82,7 +82,7 @@ def _header(federation: Federation) -> RenderableType:
     )
 
 
-def _rounds(snapshot: Snapshot, max_seconds: int | None) -> RenderableType:
+def _rounds(snapshot: Snapshot, max_seconds: int | None, unit: str) -> RenderableType:
     document = snapshot.document
     line = Table.grid(padding=(0, 2))
     left = time_left(document, snapshot.rounds, max_seconds, snapshot.now)
@@ -90,7 +90,7 @@ def _rounds(snapshot: Snapshot, max_seconds: int | None) -> RenderableType:
     line.add_row(
         Text(_STATES[document.state], style=style),
         ProgressBar(document.max_rounds, document.committed_rounds, width=32, complete_style=style),
-        Text(f"{document.committed_rounds}/{plural(document.max_rounds, 'round')}"),
+        Text(f"{document.committed_rounds}/{plural(document.max_rounds, unit)}"),
         Text(_elapsed(snapshot), style="dim"),
         Text(f"at most {duration(left)} left" if left is not None and not document.state.final else "", style="dim"),
     )

@@ -36,11 +36,13 @@ class PlainDisplay:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._max_seconds: int | None = None
+        self._unit = "round"
         self._state: FederationState | None = None
         self._rounds_shown = 0
 
     def open(self, federation: Federation, output: str) -> None:
         self._max_seconds = federation.spec.termination.max_duration_seconds
+        self._unit = federation.spec.protocol.type.unit
         _print(self._console, f"federation {federation.metadata.name}: {shape(federation)}; {goal(federation)}")
         if output:
             _print(self._console, f"output in {output}")
@@ -48,7 +50,7 @@ class PlainDisplay:
     def update(self, snapshot: Snapshot) -> None:
         document = snapshot.document
         for entry in snapshot.rounds[self._rounds_shown :]:
-            _print(self._console, _round_line(entry, snapshot, self._max_seconds))
+            _print(self._console, _round_line(entry, snapshot, self._max_seconds, self._unit))
         self._rounds_shown = len(snapshot.rounds)
         if document.state is not self._state:
             self._state = document.state
@@ -61,10 +63,10 @@ class PlainDisplay:
         """Nothing to close."""
 
 
-def _round_line(entry: RoundDocument, snapshot: Snapshot, max_seconds: int | None) -> str:
+def _round_line(entry: RoundDocument, snapshot: Snapshot, max_seconds: int | None, unit: str) -> str:
     document = snapshot.document
     parts = [
-        f"round {entry.number}/{document.max_rounds}: {len(entry.contributors)} of "
+        f"{unit} {entry.number}/{document.max_rounds}: {len(entry.contributors)} of "
         f"{plural(len(entry.participants), 'learner')} in {duration(entry.ended_at - entry.started_at)}"
     ]
     parts += [f"{training_name(name)} {number(value)}" for name, value in entry.train_metrics.items()]

@@ -53,7 +53,7 @@ def evaluators_name(name: str) -> str:
 def goal(federation: Federation) -> str:
     """When this federation ends, in words."""
     termination = federation.spec.termination
-    parts = [f"at most {plural(termination.max_rounds, 'round')}"]
+    parts = [f"at most {plural(termination.max_rounds, federation.spec.protocol.type.unit)}"]
     if termination.max_duration_seconds is not None:
         parts.append(f"at most {duration(timedelta(seconds=termination.max_duration_seconds))}")
     if target := termination.target_metric:

@@ -13,6 +13,7 @@ from metisfl.local.progress.words import duration, evaluators_name, goal, number
 from metisfl.local.record import RunRecord
 from metisfl.local.report.series import Bars, Curves
 from metisfl.spec import Federation, parse_federation
+from metisfl.spec.protocol import ProtocolType
 
 MAX_ROUND_ROWS = 500
 
@@ -55,7 +56,8 @@ def figures(record: RunRecord) -> list[Figure]:
     document = record.document
     found = [Figure(metric.name, number(metric.value)) for metric in document.metrics[:4]]
     found += [Figure(evaluators_name(metric.name), number(metric.value)) for metric in document.evaluator_metrics[:2]]
-    found.append(Figure("rounds", f"{document.committed_rounds} of {document.max_rounds}"))
+    unit = ProtocolType(document.protocol).unit
+    found.append(Figure(f"{unit}s", f"{document.committed_rounds} of {document.max_rounds}"))
     found.append(Figure("time", duration(timedelta(seconds=record.seconds))))
     found.append(Figure("traffic", size(document.bytes_sent + document.bytes_received)))
     return found
