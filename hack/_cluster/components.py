@@ -192,6 +192,8 @@ def kubelet_config(home: Home) -> str:
             "failSwapOn": False,
             # How soon a new node is found ready; by default ten seconds.
             "nodeStatusUpdateFrequency": "2s",
+            # How soon pods see a changed ConfigMap; by default a minute.
+            "syncFrequency": "5s",
             "clusterDNS": [DNS_SERVICE_IP],
             "clusterDomain": DOMAIN,
             "resolvConf": "",
