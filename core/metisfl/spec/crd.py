@@ -6,6 +6,7 @@ from typing import Any
 
 import yaml
 
+from metisfl.spec.examples import explained
 from metisfl.spec.federation import API_GROUP, API_VERSION, KIND, PLURAL, Federation, FederationSpec
 from metisfl.spec.rules import FIXED, RULES
 from metisfl.spec.status import FederationStatus
@@ -68,13 +69,22 @@ def schema(*, rules: bool = True) -> Schema:
             "apiVersion": {"type": "string"},
             "kind": {"type": "string"},
             "metadata": {"type": "object"},
-            "spec": structural_schema(FederationSpec),
+            "spec": _with_examples(structural_schema(FederationSpec)),
             "status": structural_schema(FederationStatus),
         },
     }
     if rules:
         _add_rules(root)
     return root
+
+
+def _with_examples(spec: Schema, parents: str = "") -> Schema:
+    """`spec`, in place, with the examples of its parts in their descriptions."""
+    for name, node in spec.get("properties", {}).items():
+        if description := explained(f"{parents}{name}", node.get("description", "")):
+            node["description"] = description
+        _with_examples(node, f"{parents}{name}.")
+    return spec
 
 
 def _add_rules(root: Schema) -> None:

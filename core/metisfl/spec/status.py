@@ -31,12 +31,20 @@ class StatusModel(BaseModel):
 
 class ConditionType(StrEnum):
     CONTROLLER_AVAILABLE = "ControllerAvailable"
+    """The controller's pod runs and answers."""
     LEARNERS_READY = "LearnersReady"
+    """All learners that should be there are connected."""
     PROGRESSING = "Progressing"
+    """The federation is on its way: it starts, gathers learners, trains or evaluates. False when something is in the
+    way, and once it has ended."""
     SUSPENDED = "Suspended"
+    """spec.suspend is true: no pod runs, and the volume is kept."""
     MODEL_DELIVERED = "ModelDelivered"
+    """What should be at spec.output is there; only with an output."""
     COMPLETE = "Complete"
+    """The run has ended as it should; status.globalModel is its result."""
     FAILED = "Failed"
+    """The run has ended before its time."""
 
 
 class ConditionStatus(StrEnum):

@@ -64,7 +64,7 @@ class _Rewriter:
                 bound = keyword.removeprefix("exclusive").lower()
                 result[bound], result[keyword] = value, True
             case "default":
-                if (default := _without_nulls(value)) not in (None, [], {}):
+                if (default := _without_nothing(value)) is not None:
                     result["default"] = default
             case "description":
                 result["description"] = " ".join(value.split())
@@ -110,12 +110,13 @@ class _Rewriter:
         return {**result, "additionalProperties": self.rewrite(values, f"{where}{{}}")}
 
 
-def _without_nulls(value: Any) -> Any:
-    """Null means absent in these models, and the API server refuses it in a default."""
+def _without_nothing(value: Any) -> Any:
+    """A default without nulls, which the API server refuses, and without what is empty; None when nothing is left."""
     if isinstance(value, dict):
-        return {key: _without_nulls(child) for key, child in value.items() if child is not None}
+        kept = {key: found for key, child in value.items() if (found := _without_nothing(child)) is not None}
+        return kept or None
     if isinstance(value, list):
-        return [_without_nulls(child) for child in value]
+        return [_without_nothing(child) for child in value] or None
     return value
 
 

@@ -6,6 +6,8 @@ from enum import StrEnum
 
 
 class Reason(StrEnum):
+    """The operator's reasons; those of the run itself are `metisfl.api.reasons.RunReason`."""
+
     # The spec, or the objects made from it.
     INVALID_SPEC = "InvalidSpec"
     """The spec breaks a rule that this API server does not judge itself."""
@@ -22,29 +24,39 @@ class Reason(StrEnum):
 
     # Pods.
     STARTING = "Starting"
+    """Pods are being made, images pulled, kernels compiled, connections opened."""
     UNSCHEDULABLE = "Unschedulable"
+    """No node takes a pod, in the scheduler's words."""
     VOLUME_UNAVAILABLE = "VolumeUnavailable"
     """A volume, or a ConfigMap mounted as one, cannot be had."""
     PODS_REJECTED = "PodsRejected"
     """The API server lets no pods be made: a quota, a pod security level, an admission webhook."""
     IMAGE_PULL_FAILED = "ImagePullFailed"
+    """A node cannot get an image: its name, or the pull secret."""
     CONTAINER_CONFIG_INVALID = "ContainerConfigInvalid"
     """The node cannot start the container as it is described."""
     OUT_OF_MEMORY = "OutOfMemory"
+    """A container was killed at its memory limit."""
     CRASHED = "Crashed"
+    """A container ended for another reason, told by its last words."""
     SETTINGS_INVALID = "SettingsInvalid"
+    """A controller or learner does not take its settings: it is of another release than the operator."""
     STATE_UNUSABLE = "StateUnusable"
     """The controller cannot use its volume."""
     ENTRYPOINT_INVALID = "EntrypointInvalid"
     """spec.learner.entrypoint cannot be imported, or is no learner."""
     LEARNER_CODE_FAILED = "LearnerCodeFailed"
+    """The learner's class raised, told by the end of its stack trace."""
     LEARNER_REFUSED = "LearnerRefused"
     """The controller refused a learner, for example because its model has another shape."""
     CONTROLLER_UNREACHABLE = "ControllerUnreachable"
+    """A learner has not reached the controller for so long that it gave up."""
     LEARNER_LOST = "LearnerLost"
+    """The controller has not heard of a learner for longer than its lease."""
 
     # The controller.
     SERVING = "Serving"
+    """The controller answers at status.endpoint."""
     NO_ANSWER = "NoAnswer"
     """The controller's pod is ready and does not answer the operator."""
     EXPIRED = "Expired"
@@ -52,7 +64,9 @@ class Reason(StrEnum):
 
     # Learners.
     ALL_CONNECTED = "AllConnected"
+    """As many learners as wanted are connected."""
     SCALED_DOWN = "ScaledDown"
+    """No learner should run: suspended, or ended."""
     WAITING_FOR_SITES = "WaitingForSites"
     """No learner of an external group has joined yet."""
 
@@ -60,6 +74,7 @@ class Reason(StrEnum):
     DELIVERED = "Delivered"
     """All that was committed and is wanted lies at the destination."""
     DELIVERING = "Delivering"
+    """Models are on their way to the destination."""
     NOTHING_TO_DELIVER = "NothingToDeliver"
     """The destination can be written to, and waits for a model."""
     DELIVERY_FAILED = "DeliveryFailed"
@@ -67,12 +82,19 @@ class Reason(StrEnum):
 
     # The run.
     SUSPENDED = "Suspended"
+    """spec.suspend is true."""
     NOT_SUSPENDED = "NotSuspended"
+    """spec.suspend is false."""
     IN_PROGRESS = "InProgress"
+    """The run has not ended."""
     NOT_FAILED = "NotFailed"
+    """Nothing ended the run before its time."""
     COMPLETED = "Completed"
+    """The run is over; the condition Complete has the controller's reason."""
     FAILED = "Failed"
+    """The run has failed; the condition Failed has the controller's reason."""
     WAITING_FOR_CONTROLLER = "WaitingForController"
+    """The controller is on its way."""
 
 
 # Exit codes that controller and learner document, as reasons; the learner's and the controller's differ.
