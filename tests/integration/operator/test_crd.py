@@ -286,6 +286,14 @@ INVALID_BY_RULE = {
     "RoundRobin without its member": changed("spec.selection.type", "RoundRobin"),
     "PowerOfChoice without its member": changed("spec.selection.type", "PowerOfChoice"),
     "PerGroup without its member": changed("spec.selection.type", "PerGroup"),
+    "nobody to select for": changed(
+        "spec",
+        {
+            **MINIMAL["spec"],
+            "protocol": {"type": "Asynchronous"},
+            "selection": {"type": "RoundRobin", "roundRobin": {"learners": 1}},
+        },
+    ),
     "a member of another selection": changed("spec.selection.random", {"fraction": "0.5"}),
     "fewer candidates than learners": changed(
         "spec.selection", {"type": "PowerOfChoice", "powerOfChoice": {"candidates": 2, "learners": 3}}
