@@ -111,5 +111,7 @@ def _folder(bundle: Bundle, ordinal: int | None) -> str:
 
 
 def _warn_of_others(file: Path, bundle: Bundle) -> None:
-    if bundle.spec.tls is not None and file.stat().st_mode & 0o077:
+    status = file.stat()
+    # Where it belongs to somebody else, as in a pod, that is how it was handed over.
+    if bundle.spec.tls is not None and status.st_uid == os.getuid() and status.st_mode & 0o077:
         click.echo(f"{file}: others can read this file, and it holds a key: chmod 600 {file}", err=True)
