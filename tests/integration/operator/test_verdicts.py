@@ -1,0 +1,210 @@
+"""Small changes to one object, each judged by the models and by an API server with CEL and strict decoding: both say
+the same. What a user reads from `metisfl validate` is what `kubectl apply` would say.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from typing import Any
+
+import pytest
+
+from metisfl.spec import SpecError, parse_federation
+
+STRICT = "/apis/metisfl.dev/v1alpha1/namespaces/default/federations?dryRun=All&fieldValidation=Strict"
+REFUSED = (400, 422)  # by strict decoding, and by the schema or a rule
+
+BASE: dict[str, Any] = {
+    "apiVersion": "metisfl.dev/v1alpha1",
+    "kind": "Federation",
+    "metadata": {"name": "sample"},
+    "spec": {
+        "learner": {"entrypoint": "pkg.mod:Class", "parameters": {"alpha": "0.5"}},
+        "training": {},
+        "protocol": {},
+        "aggregation": {},
+        "transport": {},
+        "termination": {},
+        "learnerGroups": [{"name": "a", "replicas": 2}, {"name": "b"}],
+        "controller": {"storage": {}},
+        "security": {"tls": {}},
+    },
+}
+TARGET = {"name": "accuracy", "atLeast": "0.9"}
+OUTSIDE = {"name": "site", "external": True, "maxLearners": 2}
+
+# Where, and values that are taken there. A path below spec; `learnerGroups.0` is the first group.
+VALID: dict[str, tuple[Any, ...]] = {
+    "learner.entrypoint": ("m:C", "a.b_c.d:_E1"),
+    "learner.partitions": (3, 100_000),
+    "learner.parameters": ({}, {"_a.b-c": ""}),
+    "learner.sourceRef": ({"name": "code"},),
+    "training.epochs": (1, 10_000),
+    "training.steps": (500,),
+    "training.learningRate": ("0", "0.000000000001", "999999999"),
+    "training.proximalMu": ("0.01",),
+    "evaluation": ({"everyRounds": 7},),
+    "protocol": (
+        {"type": "Synchronous", "synchronous": {"quorumPercent": 1}},
+        {"type": "SemiSynchronous", "semiSynchronous": {"lambda": "2"}},
+        {"type": "Asynchronous", "asynchronous": {"bufferSize": 4, "staleness": {"type": "Constant"}}},
+    ),
+    "selection": (
+        {"type": "Random", "random": {"fraction": "0.5"}},
+        {"type": "RoundRobin", "roundRobin": {"learners": 2}},
+        {"type": "PowerOfChoice", "powerOfChoice": {"candidates": 3, "learners": 2}},
+        {"type": "PerGroup", "perGroup": {"learners": 1}, "minLearners": 3},
+    ),
+    "aggregation": (
+        {"rule": "FedNova", "fedNova": {"localMomentum": "0.9"}},
+        {"weighting": "Participants", "clipNorm": "10"},
+        {"serverOptimizer": {"type": "Adam", "learningRate": "0.1", "beta1": "0.9"}},
+        {"deterministic": True},
+    ),
+    "transport": ({"codec": "TopK", "topK": {"fraction": "0.01"}}, {"compression": {"type": "Zstd", "level": 19}}),
+    "termination.targetMetric": (TARGET, {"name": "loss", "atMost": "-1.5", "patience": 3}),
+    "learnerGroups": ([{"name": "a"}, OUTSIDE],),
+    "learnerGroups.0.replicas": (0, 10_000),
+    "learnerGroups.0.env": ([{"name": "A", "value": ""}, {"name": "B", "valueFrom": {"fieldRef": {}}}],),
+    "learnerGroups.0.podLabels": ({"example.test/team": "x"},),
+    "learnerGroups.0.resources": ({"limits": {"nvidia.com/gpu": 1}},),
+    "learnerGroups.0.tolerations": ([{"operator": "Exists"}],),
+    "learnerGroups.0.imagePullSecrets": ([{"name": "registry"}],),
+    "controller.memoryBudget": ("512Mi", "1.5G"),
+    "controller.storage": ({"size": "10Gi", "storageClassName": "fast"}, {"existingClaim": "kept"}, {"retain": True}),
+    "controller.protectFromEviction": (True,),
+    "controller.env": ([{"name": "HTTPS_PROXY", "value": "http://proxy:3128"}],),
+    "security.tls": ({"mode": "Auto"}, {"mode": "Disabled"}),
+    "managedBy": ("kueue.x-k8s.io/multikueue",),
+    "suspend": (True,),
+    "ttlSecondsAfterFinished": (0, 31_536_000),
+}
+
+INVALID: dict[str, tuple[Any, ...]] = {
+    "learner": ({}, {"entrypoint": "m:C", "sourceref": {"name": "code"}}),
+    "learner.entrypoint": ("m", "m:", "m.C", "1m:C", "m:C.D", "", 7),
+    "learner.partitions": (0, 2, 100_001, "3"),
+    "learner.parameters": ({"alpha": 0.5}, {"alpha": "x" * 1025}),
+    "learner.sourceRef": ({}, {"name": "Code"}),
+    "training.epochs": (0, 10_001, 1.5, "1", True),
+    "training": ({"epochs": 1, "steps": 5}, {"epoch": 1}),
+    "training.learningRate": (0.05, "-0.1", "1e-3", ".5", "0,1"),
+    "protocol": (
+        {"type": "Gossip"},
+        {"synchronous": {"quorumPercent": 101}},
+        {"type": "Asynchronous", "synchronous": {}},
+        {"type": "Asynchronous", "asynchronous": {"bufferSize": 0}},
+    ),
+    "selection": (
+        {"type": "Random"},
+        {"type": "All", "random": {"fraction": "0.5"}},
+        {"type": "Random", "random": {"fraction": "0"}},
+        {"type": "PowerOfChoice", "powerOfChoice": {"candidates": 1, "learners": 2}},
+        {"minLearners": 4},
+    ),
+    "aggregation": (
+        {"rule": "FedProx"},
+        {"fedNova": {"localMomentum": "0.9"}},
+        {"rule": "FedNova", "fedNova": {"localMomentum": "1"}},
+        {"clipNorm": "0"},
+    ),
+    "transport": (
+        {"codec": "Int4"},
+        {"codec": "Int8", "topK": {"fraction": "0.1"}},
+        {"compression": {"level": 3}},
+        {"compression": {"type": "Zstd", "level": 20}},
+    ),
+    "termination": ({"maxRounds": 0}, {"maxRounds": None, "rounds": 3}),
+    "termination.targetMetric": (
+        {"name": "accuracy"},
+        {**TARGET, "atMost": "1"},
+        {"name": "top 1", "atLeast": "0.9"},
+        {"atLeast": "0.9"},
+    ),
+    "learnerGroups": (
+        [],
+        [{"name": "a", "replicas": 0}],
+        [{"name": "a"}, {"name": "a"}],
+        [{"name": "controller"}],
+        [{"name": "a" * 21}],
+        [{"name": "-a"}],
+        [{"replicas": 1}],
+        [{"name": "a"}, {"name": "site", "external": True}],
+        [{"name": "a"}, {**OUTSIDE, "resources": {"limits": {"cpu": "1"}}}],
+        "a",
+    ),
+    "learnerGroups.0.replicas": (-1, 10_001, "2"),
+    "learnerGroups.0.env": (
+        [{"name": "METISFL_STATE_DIR", "value": "/"}],
+        [{"name": "A", "value": "1", "valueFrom": {}}],
+        [{"name": "A"}, {"name": "A"}],
+        [{"name": "1A"}],
+        [{"name": "A", "value": 1}],
+        [{"name": "A", "val": "1"}],
+    ),
+    "learnerGroups.0.podLabels": ({"metisfl.dev/group": "b"}, {"app.kubernetes.io/name": "x"}, {"team": "x" * 64}),
+    "learnerGroups.0.resource": ({},),
+    "learnerGroups.0.imagePullSecrets": (["registry"], [{"secret": "registry"}]),
+    "controller.memoryBudget": ("512", "0Mi", "4 Gi"),
+    "controller.storage": ({"size": "ten"}, {"existingClaim": "Kept"}, {"retain": "yes"}),
+    "controller.env": ([{"name": "METISFL_THREADS", "value": "1"}],),
+    "controller.podLabels": ({"metisfl.dev/federation": "other"},),
+    "controller.threads": (0, 1025),
+    "security.tls": ({"mode": "Sometimes"}, {"mode": "auto"}),
+    "managedBy": ("me", "/x", ""),
+    "suspend": ("true", 1),
+    "ttlSecondsAfterFinished": (-1,),
+    "rounds": (5,),
+}
+
+
+def changed(path: str, value: Any) -> dict[str, Any]:
+    document = copy.deepcopy(BASE)
+    *parents, last = path.split(".")
+    node: Any = document["spec"]
+    for key in parents:
+        node = node[int(key)] if isinstance(node, list) else node[key]
+    node[last] = value
+    return document
+
+
+def cases(table: dict[str, tuple[Any, ...]]) -> list[Any]:
+    pairs = [(path, value) for path, values in table.items() for value in values]
+    return [pytest.param(path, value, id=f"{path}={str(value)[:70]}") for path, value in pairs]
+
+
+def models_take(document: dict[str, Any]) -> bool:
+    try:
+        parse_federation(document)
+    except SpecError:
+        return False
+    return True
+
+
+def server_takes(server: Any, document: dict[str, Any]) -> bool:
+    try:
+        server.request("POST", STRICT, document)
+    except Exception as error:
+        if getattr(error, "code", None) not in REFUSED:
+            raise
+        return False
+    return True
+
+
+def test_there_are_enough_of_them() -> None:
+    sizes = [len(cases(table)) for table in (VALID, INVALID)]
+    assert min(sizes) >= 45
+    assert len({str(changed(*case.values)) for case in itertools.chain(cases(VALID), cases(INVALID))}) == sum(sizes)
+
+
+@pytest.mark.parametrize(("path", "value"), cases(VALID))
+def test_both_take(crd_server: Any, path: str, value: Any) -> None:
+    document = changed(path, value)
+    assert (models_take(document), server_takes(crd_server, document)) == (True, True)
+
+
+@pytest.mark.parametrize(("path", "value"), cases(INVALID))
+def test_both_refuse(crd_server: Any, path: str, value: Any) -> None:
+    document = changed(path, value)
+    assert (models_take(document), server_takes(crd_server, document)) == (False, False)
