@@ -63,14 +63,14 @@ def test_validate_names_every_problem_of_every_file(tmp_path: Path) -> None:
     good = EXAMPLES / "digits" / "federation.yaml"
     document = yaml.safe_load(good.read_text())
     document["spec"]["protocol"]["synchronous"]["quorumPercent"] = 150
-    document["spec"]["aggregation"] = {"rule": "FedSGD"}
+    document["spec"]["initialModel"] = {"from": "LastLearner"}
     bad = tmp_path / "bad.yaml"
     bad.write_text(yaml.safe_dump(document))
     result = metisfl("validate", str(good), str(bad))
     assert result.exit_code == 1
     assert result.output.splitlines()[1:] == [
+        f"{bad}: spec.initialModel.from: 'LastLearner' is not supported; allowed: 'FirstLearner'",
         f"{bad}: spec.protocol.synchronous.quorumPercent: 150 is not allowed; it must be at most 100",
-        f"{bad}: spec.aggregation.rule: 'FedSGD' is not supported; allowed: 'FedAvg'",
     ]
 
 
