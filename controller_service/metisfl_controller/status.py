@@ -16,6 +16,7 @@ from metisfl.api import (
     ModelDocument,
     RoundDocument,
     RoundProgress,
+    UpdateDocument,
 )
 from metisfl_controller.conductor.conductor import Conductor
 from metisfl_controller.conductor.progress import Progress
@@ -24,6 +25,7 @@ from metisfl_controller.rounds.evaluators import Evaluator
 from metisfl_controller.rounds.phases import Phase
 from metisfl_controller.rounds.tasks import TaskId
 from metisfl_controller.rounds.training import RoundStatus
+from metisfl_controller.state.lineage import KeptUpdate
 from metisfl_controller.state.registry import Learner
 from metisfl_controller.state.store import RoundRecord, StoredVersion
 
@@ -135,6 +137,17 @@ def model_document(version: StoredVersion, progress: Progress) -> ModelDocument:
         metrics=_values(progress.version_metrics, version.version),
         evaluator_metrics=_values(progress.evaluator_metrics, version.version),
         published=version.version == published,
+    )
+
+
+def update_document(update: KeptUpdate) -> UpdateDocument:
+    """One entry of `GET /v1/updates`."""
+    return UpdateDocument(
+        learner=update.learner,
+        base_version=update.base_version,
+        file=update.file,
+        bytes=update.bytes,
+        created_at=datetime.fromtimestamp(update.created_at, UTC),
     )
 
 

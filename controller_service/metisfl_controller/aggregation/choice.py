@@ -60,10 +60,12 @@ def kernels_of(spec: AggregationSpec) -> tuple[Kernels, ...]:
 
 
 def kept_bytes(spec: AggregationSpec, layout: Layout) -> int:
-    """Memory that the rule keeps from upload to upload, beside models that are served or being made."""
+    """Memory that the rule and lineage use beside models that are served or being made."""
     step = _step_of(spec.server_optimizer)
     moments = len(step.initial) * moments_nbytes(layout) if step else 0
-    return sums_bytes(layout) + moments
+    # One update at a time is written out as a whole model.
+    written = layout.nbytes * ((spec.rule is AggregationRule.FED_REC) + bool(spec.keep_updates))
+    return sums_bytes(layout) + moments + written
 
 
 def max_slots(spec: AggregationSpec) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 from metisfl.api import FederationState
 from metisfl.logs import ContextLogger
@@ -17,6 +18,7 @@ from metisfl_controller.clock import Clock
 from metisfl_controller.conductor.attendance import Attendance
 from metisfl_controller.conductor.background import Background
 from metisfl_controller.conductor.fold_order import AllAtTheEnd, AsTheyCome, ByLearner, FoldOrder
+from metisfl_controller.conductor.lineage import LineageKeeper
 from metisfl_controller.conductor.needs import needs_of
 from metisfl_controller.conductor.progress import Progress
 from metisfl_controller.conductor.serving import Serving
@@ -35,6 +37,7 @@ from metisfl_controller.rounds.phases import Resumed
 from metisfl_controller.rounds.plan import Plan
 from metisfl_controller.rounds.tasks import Order, TaskId
 from metisfl_controller.server.uploads import Uploads
+from metisfl_controller.state.lineage import Lineage
 from metisfl_controller.state.registry import Learner, Registry
 from metisfl_controller.state.store import Outcome, Store
 from metisfl_controller.transport import transport_of
@@ -89,6 +92,7 @@ class Conductor:
         )
         serving = Serving(engine, self.progress)
         self.served = serving.served
+        self.lineage = self._lineage(store.directory)
         self._versions = Versions(
             engine=engine,
             uploads=uploads,
@@ -100,6 +104,7 @@ class Conductor:
             log=log,
             rule_of=self._rule_of,
             order_of=self._order_of,
+            lineage=self.lineage,
         )
         self.delivery = Delivery(lambda: self.configuration.federation, uid, self.progress, ObjectStore, metrics, log)
         self.delivering = False
@@ -116,6 +121,12 @@ class Conductor:
         # Versions of this protocol go a part of the way from the one before, which has to be there.
         rule.needs_base |= spec.protocol.type is ProtocolType.ASYNCHRONOUS
         return rule
+
+    def _lineage(self, state: Path) -> LineageKeeper | None:
+        keep = self.federation.spec.aggregation.keep_updates
+        if not keep:
+            return None
+        return LineageKeeper(Lineage(state / "updates", keep, self.progress.allocate), self._log)
 
     def _order_of(self, rule: Rule) -> FoldOrder:
         if rule.gathers:
@@ -166,6 +177,8 @@ class Conductor:
         """Wait for commits under way, then let go of threads and files."""
         await self.delivery.close()
         await self._background.finish(CLOSE_SECONDS)
+        if self.lineage is not None:
+            await self.lineage.close(CLOSE_SECONDS)
         self._engine.close()
         self.uploads.close()
         await self.progress.close()

@@ -18,12 +18,13 @@ from metisfl_controller.aggregation.engine import Engine
 from metisfl_controller.aggregation.rule import Rule, Staged
 from metisfl_controller.clock import Clock
 from metisfl_controller.conductor.fold_order import FoldOrder
+from metisfl_controller.conductor.lineage import LineageKeeper
 from metisfl_controller.conductor.progress import Progress
 from metisfl_controller.conductor.serving import Serving
 from metisfl_controller.metrics import ControllerMetrics
 from metisfl_controller.rounds import messages as m
 from metisfl_controller.rounds.tasks import TaskId
-from metisfl_controller.server.uploads import Uploads
+from metisfl_controller.server.uploads import Upload, Uploads
 from metisfl_controller.state.store import Contribution, RoundRecord, StateError
 
 
@@ -42,6 +43,8 @@ class Versions:
     rule_of: Callable[[Encoding], Rule]
     """Makes the rule once it is known how uploads are encoded."""
     order_of: Callable[[Rule], FoldOrder]
+    lineage: LineageKeeper | None
+    """Set where updates are kept after they were folded."""
     _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     _rule: Rule | None = None
     _order: FoldOrder | None = None
@@ -114,8 +117,15 @@ class Versions:
         """Give an upload to the engine; what is returned is done when it has been added and its place is free."""
         upload = self.uploads.of(fold.task)
         folded = self.engine.fold(await self._staged(fold))
-        folded.add_done_callback(lambda _: self.uploads.drop(upload))
+        folded.add_done_callback(lambda _: self._used(upload))
         return folded
+
+    def _used(self, upload: Upload) -> None:
+        """An upload is part of the sums."""
+        if self.lineage is None:
+            self.uploads.drop(upload)
+        elif self.uploads.hand_over(upload):
+            self.lineage.take(upload)
 
     async def _staged(self, fold: m.Fold) -> Staged:
         """An upload as the rule takes it, from a place where it stays until it is dropped."""
@@ -127,11 +137,8 @@ class Versions:
     def abandon(self) -> None:
         """The round under way will not be committed: free what was held back for it."""
         if self._order is not None:
-            self._drop(self._order.reset())
-
-    def _drop(self, folds: Iterable[m.Fold]) -> None:
-        for fold in folds:
-            self.uploads.drop(self.uploads.of(fold.task))
+            for fold in self._order.reset():
+                self.uploads.drop(self.uploads.of(fold.task))
 
     async def _finish(self) -> Buffer:
         """The model that the round's uploads make. Raises ValueError."""
@@ -142,7 +149,8 @@ class Versions:
         try:
             return await finishing
         finally:
-            self._drop(rest)
+            for fold in rest:
+                self._used(self.uploads.of(fold.task))
 
     async def commit(self, command: m.CommitRound, keep: Set[int]) -> m.Committed | m.AggregationFailed:
         """Finish the model and make it the newest version. `keep`: earlier versions whose files are still needed."""

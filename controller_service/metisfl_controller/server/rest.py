@@ -8,10 +8,10 @@ from fastapi import FastAPI, HTTPException, Path, Response
 from fastapi.responses import FileResponse, PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from metisfl.api import FederationDocument, ModelDocument, RoundDocument
+from metisfl.api import FederationDocument, ModelDocument, RoundDocument, UpdateDocument
 from metisfl_controller.conductor.conductor import Conductor
 from metisfl_controller.state.store import Outcome, StoredVersion
-from metisfl_controller.status import federation_document, model_document, round_document
+from metisfl_controller.status import federation_document, model_document, round_document, update_document
 
 _VERSION = Path(description="A version number, or `latest`: the published version once there is one", max_length=20)
 
@@ -46,6 +46,11 @@ def build_app(conductor: Conductor) -> FastAPI:
     async def models() -> list[ModelDocument]:
         versions = await progress.in_store(store.versions)
         return [model_document(v, progress) for v in versions if v.stored]
+
+    @app.get("/v1/updates", summary="Learners' last updates that are kept, where spec.aggregation.keepUpdates asks so")
+    async def updates() -> list[UpdateDocument]:
+        kept = [] if conductor.lineage is None else await conductor.lineage.kept()
+        return [update_document(update) for update in kept]
 
     @app.get("/v1/models/{version}", summary="One model version as a safetensors file")
     async def model(version: Annotated[str, _VERSION]) -> FileResponse:

@@ -114,6 +114,10 @@ class Uploads:
             del self._open[upload.task]
             upload.place.leave()
 
+    def hand_over(self, upload: Upload) -> bool:
+        """End an upload whose place the caller frees; false when that has happened already."""
+        return self._open.pop(upload.task, None) is upload
+
     def keep(self, upload: Upload) -> Buffer:
         """End an upload and own its content."""
         del self._open[upload.task]

@@ -11,6 +11,7 @@ from metisfl.api.documents import (
     OutputDocument,
     RoundDocument,
     RoundProgress,
+    UpdateDocument,
 )
 
 __all__ = [
@@ -24,4 +25,5 @@ __all__ = [
     "OutputDocument",
     "RoundDocument",
     "RoundProgress",
+    "UpdateDocument",
 ]

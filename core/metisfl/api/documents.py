@@ -170,3 +170,13 @@ class ModelDocument(_Document):
     metrics: list[MetricValue] = []
     evaluator_metrics: list[MetricValue] = []
     published: bool = False
+
+
+class UpdateDocument(_Document):
+    """One learner's update that is kept on disk, as `GET /v1/updates` lists them."""
+
+    learner: str
+    base_version: int = Field(description="The version that it was trained from")
+    file: str = Field(description="Below `updates` in the controller's state directory")
+    bytes: int
+    created_at: datetime

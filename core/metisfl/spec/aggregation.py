@@ -80,6 +80,10 @@ class AggregationSpec(SpecModel):
     """Bound on each update's L2 norm over the trainable floating-point tensors: a longer one is scaled down to it
     before it is added. By default updates are not clipped."""
 
+    keep_updates: Annotated[int, Field(ge=0, le=100)] = 0
+    """How many of each learner's last updates are kept on the controller's volume for people to look at, each as large
+    as the model. When the disk is full they are not, and rounds go on."""
+
     @property
     def fed_stride_or_default(self) -> FedStrideSpec:
         return self.fed_stride or FedStrideSpec()
