@@ -29,7 +29,10 @@ def controller_config(federation: Federation, owner: Owner) -> dict[str, str]:
         "apiVersion": federation.api_version,
         "kind": federation.kind,
         "metadata": {"name": owner.name, "namespace": owner.namespace, "uid": owner.uid},
-        "spec": federation.spec.model_dump(mode="json", by_alias=True, exclude_none=True, exclude=_OPERATOR_FIELDS),
+        # Only what differs from the defaults: a controller of an older release need not know fields that nobody set.
+        "spec": federation.spec.model_dump(
+            mode="json", by_alias=True, exclude_none=True, exclude_defaults=True, exclude=_OPERATOR_FIELDS
+        ),
     }
     return {names.CONFIG_FILE: _text(document)}
 
