@@ -7,6 +7,9 @@ from typing import Any
 from metisfl.spec.protocol import LateUpdates, ProtocolType
 from metisfl.spec.rule import Json, Rule
 
+_WITHOUT_ROUNDS = ("FedAvg", "FedStride", "FedNova", "FedRec")
+"""Rules that need not see a round's updates together."""
+
 
 def _protocol(spec: Json) -> str:
     return str(spec.get("protocol", {}).get("type", ProtocolType.SYNCHRONOUS))
@@ -37,7 +40,13 @@ def _no_order_without_rounds(spec: Json) -> bool:
 
 def _mean_without_rounds(spec: Json) -> bool:
     rule = spec.get("aggregation", {}).get("rule", "FedAvg")
-    return _protocol(spec) != ProtocolType.ASYNCHRONOUS or rule in ("FedAvg", "FedStride")
+    return _protocol(spec) != ProtocolType.ASYNCHRONOUS or rule in _WITHOUT_ROUNDS
+
+
+def _whole_models_to_remember(spec: Json) -> bool:
+    remembers = spec.get("aggregation", {}).get("rule") == "FedRec"
+    several = _member(spec, "asynchronous").get("bufferSize", 1) > 1
+    return _protocol(spec) != ProtocolType.ASYNCHRONOUS or not (remembers and several)
 
 
 def _all_without_rounds(spec: Json) -> bool:
@@ -80,10 +89,18 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         path=("spec",),
-        message="protocol Asynchronous needs aggregation.rule FedAvg or FedStride: others compare or remember the "
+        message=f"protocol Asynchronous needs aggregation.rule {', '.join(_WITHOUT_ROUNDS)}: others compare the "
         "updates of a round in which everybody trained from the same version",
         holds=_mean_without_rounds,
-        cel=f"!({_ASYNCHRONOUS}) || self.aggregation.rule in ['FedAvg', 'FedStride']",
+        cel=f"!({_ASYNCHRONOUS}) || self.aggregation.rule in {list(_WITHOUT_ROUNDS)}",
+    ),
+    Rule(
+        path=("spec",),
+        message="aggregation.rule FedRec with protocol Asynchronous needs bufferSize 1: it remembers whole models, and "
+        "for a larger buffer learners send differences to a version that may be gone",
+        holds=_whole_models_to_remember,
+        cel=f"!({_ASYNCHRONOUS}) || self.aggregation.rule != 'FedRec' || !has(self.protocol.asynchronous) || "
+        "!has(self.protocol.asynchronous.bufferSize) || self.protocol.asynchronous.bufferSize == 1",
     ),
     Rule(
         path=("spec",),

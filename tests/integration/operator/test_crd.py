@@ -58,6 +58,12 @@ VALID = {
     "compression": changed("spec.transport.compression", {"type": "Zstd", "level": 9}),
     "target with one bound": changed("spec.termination.targetMetric", {"name": "loss", "atMost": "-0.5"}),
     **{f"rule {name}": changed("spec.aggregation.rule", name) for name in ("FedStride", "FedNova", "FedRec")},
+    **{
+        f"rule {name} without rounds": changed(
+            "spec", {**MINIMAL["spec"], "protocol": {"type": "Asynchronous"}, "aggregation": {"rule": name}}
+        )
+        for name in ("FedStride", "FedNova", "FedRec")
+    },
     "strides": changed("spec.aggregation", {"rule": "FedStride", "fedStride": {"models": 2}}),
     "local momentum": changed("spec.aggregation", {"rule": "FedNova", "fedNova": {"localMomentum": "0.9"}}),
     "clipping": changed("spec.aggregation.clipNorm", "0.05"),
@@ -238,8 +244,13 @@ INVALID_BY_RULE = {
     "an order of arrivals": changed(
         "spec", {**MINIMAL["spec"], "protocol": {"type": "Asynchronous"}, "aggregation": {"deterministic": True}}
     ),
-    "directions of no round": changed(
-        "spec", {**MINIMAL["spec"], "protocol": {"type": "Asynchronous"}, "aggregation": {"rule": "FedNova"}}
+    "differences to remember": changed(
+        "spec",
+        {
+            **MINIMAL["spec"],
+            "protocol": {"type": "Asynchronous", "asynchronous": {"bufferSize": 2}},
+            "aggregation": {"rule": "FedRec"},
+        },
     ),
     "selection without rounds": changed(
         "spec",
