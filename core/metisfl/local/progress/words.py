@@ -70,7 +70,7 @@ def _of(source: MetricSource, name: str) -> str:
 
 
 def _often(patience: int) -> str:
-    return f" {patience} times in a row" if patience > 1 else ""
+    return f" for {patience} versions in a row" if patience > 1 else ""
 
 
 def shape(federation: Federation) -> str:
