@@ -17,6 +17,12 @@ from metisfl_controller.aggregation.memory import MAX_SLOTS, sums_bytes
 from metisfl_controller.aggregation.optimizers.adaptive import adagrad, adam, yogi
 from metisfl_controller.aggregation.optimizers.momentum import momentum
 from metisfl_controller.aggregation.optimizers.optimizer import ServerOptimizer, Step, moments_nbytes
+from metisfl_controller.aggregation.robust_choice import (
+    is_robust,
+    robust_kept_bytes,
+    robust_kernels_of,
+    robust_rule_of,
+)
 from metisfl_controller.aggregation.rule import Rule
 from metisfl_controller.aggregation.rules.fedavg import FedAvg
 from metisfl_controller.aggregation.rules.fednova import FedNova
@@ -49,11 +55,14 @@ def rule_of(spec: AggregationSpec, encoding: Encoding, allocate: Callable[[int],
                 # Sums that are always made in one order do not depend on what has been replaced, nor on restarts.
                 recompute_every=0 if spec.deterministic else spec.fed_rec_or_default.recompute_every,
             )
+        case _:
+            return robust_rule_of(spec, encoding, allocate)
 
 
 def kernels_of(spec: AggregationSpec) -> tuple[Kernels, ...]:
     """What must be compiled for this rule beside what every rule needs."""
     return (
+        *robust_kernels_of(spec.rule),
         *((norms,) if spec.clip_norm else ()),
         *((steps,) if _step_of(spec.server_optimizer) else ()),
     )
@@ -61,10 +70,12 @@ def kernels_of(spec: AggregationSpec) -> tuple[Kernels, ...]:
 
 def kept_bytes(spec: AggregationSpec, layout: Layout) -> int:
     """Memory that the rule and lineage use beside models that are served or being made."""
-    step = _step_of(spec.server_optimizer)
-    moments = len(step.initial) * moments_nbytes(layout) if step else 0
     # One update at a time is written out as a whole model.
     written = layout.nbytes * ((spec.rule is AggregationRule.FED_REC) + bool(spec.keep_updates))
+    if is_robust(spec.rule):
+        return robust_kept_bytes(layout) + written
+    step = _step_of(spec.server_optimizer)
+    moments = len(step.initial) * moments_nbytes(layout) if step else 0
     return sums_bytes(layout) + moments + written
 
 

@@ -48,6 +48,9 @@ class OpenRound:
     over_select: int = 0
     """How many more are asked than are needed."""
 
+    min_updates: int = 1
+    """Fewer are no quorum, whatever the percentage."""
+
     attempt: int = 1
     evaluation: Evaluation | None = None
     _participants: dict[str, Participant] = field(default_factory=dict)
@@ -62,11 +65,11 @@ class OpenRound:
     @property
     def needed(self) -> int:
         """With so many updates the round need not wait for more."""
-        return max(1, len(self._participants) - self.over_select)
+        return max(self.min_updates, len(self._participants) - self.over_select)
 
     @property
     def quorum(self) -> int:
-        return quorum_of(self.needed, self.quorum_percent)
+        return max(self.min_updates, quorum_of(self.needed, self.quorum_percent))
 
     @property
     def done(self) -> int:

@@ -27,6 +27,9 @@ class Plan:
     quorum_percent: int
     round_deadline: float
     max_rounds: int
+    min_updates: int = 1
+    """Fewer make no version, whatever the quorum."""
+
     over_select: int = 0
     late_updates: bool = False
     """Whether updates that miss their round count in the next."""
@@ -68,9 +71,10 @@ class Plan:
         quorum = quorum_of(len(selection.select(everybody, round=1)), quorum_percent)
         return cls(
             expected_learners=spec.awaited_learners,
-            min_learners=spec.selection.min_learners or quorum,
+            min_learners=max(spec.selection.min_learners or quorum, spec.aggregation.updates_needed),
             quorum_percent=quorum_percent,
             round_deadline=member.round_deadline_seconds,
+            min_updates=spec.aggregation.updates_needed,
             over_select=synchronous.over_select,
             late_updates=synchronous.late_updates is LateUpdates.NEXT_ROUND,
             pacing=Pacing.of(member, spec.training.batch_size) if isinstance(member, SemiSynchronousSpec) else None,

@@ -7,8 +7,16 @@ from typing import Annotated
 
 from pydantic import Field
 
-from metisfl.spec import server_optimizer
+from metisfl.spec import robust, server_optimizer
 from metisfl.spec.fields import DecimalBelowOne, PositiveDecimalString, SpecModel
+from metisfl.spec.robust import (
+    BulyanSpec,
+    CenteredClipSpec,
+    GeometricMedianSpec,
+    KrumSpec,
+    MultiKrumSpec,
+    TrimmedMeanSpec,
+)
 from metisfl.spec.rule import Json, Rule
 from metisfl.spec.server_optimizer import ServerOptimizerSpec
 
@@ -18,6 +26,13 @@ class AggregationRule(StrEnum):
     FED_STRIDE = "FedStride"
     FED_NOVA = "FedNova"
     FED_REC = "FedRec"
+    MEDIAN = "Median"
+    TRIMMED_MEAN = "TrimmedMean"
+    KRUM = "Krum"
+    MULTI_KRUM = "MultiKrum"
+    BULYAN = "Bulyan"
+    GEOMETRIC_MEDIAN = "GeometricMedian"
+    CENTERED_CLIP = "CenteredClip"
 
 
 class Weighting(StrEnum):
@@ -55,7 +70,9 @@ class AggregationSpec(SpecModel):
     """FedAvg: the weighted mean of the participants' models (arXiv 1602.05629). FedStride: the same with a bound on the
     models in memory. FedNova: the mean of directions, for learners that take different numbers of local steps
     (arXiv 2007.07481). FedRec: the mean of every learner's most recent model, of whichever round; the models are kept
-    on the controller's volume."""
+    on the controller's volume. Against attackers: Median and TrimmedMean of each parameter (arXiv 1803.01498); Krum and
+    MultiKrum, the updates closest to the others (NeurIPS 2017), and Bulyan upon them (arXiv 1802.07927);
+    GeometricMedian (arXiv 1912.13445); CenteredClip (arXiv 2012.10333)."""
 
     fed_stride: FedStrideSpec | None = None
     """For rule FedStride."""
@@ -66,9 +83,28 @@ class AggregationSpec(SpecModel):
     fed_rec: FedRecSpec | None = None
     """For rule FedRec."""
 
+    trimmed_mean: TrimmedMeanSpec | None = None
+    """For rule TrimmedMean."""
+
+    krum: KrumSpec | None = None
+    """For rule Krum."""
+
+    multi_krum: MultiKrumSpec | None = None
+    """For rule MultiKrum."""
+
+    bulyan: BulyanSpec | None = None
+    """For rule Bulyan."""
+
+    geometric_median: GeometricMedianSpec | None = None
+    """For rule GeometricMedian."""
+
+    centered_clip: CenteredClipSpec | None = None
+    """For rule CenteredClip."""
+
     weighting: Weighting = Weighting.TRAINING_EXAMPLES
     """TrainingExamples: each update counts by the size of the data it was trained on. CompletedBatches: by the batches
-    its learner trained on. Participants: all count the same."""
+    its learner trained on. Participants: all count the same. Median, TrimmedMean, Krum, MultiKrum, Bulyan and
+    CenteredClip count them the same in any case."""
 
     deterministic: bool = False
     """Add the updates in the learners' order instead of that of their arrival, so that the same updates always make the
@@ -85,6 +121,11 @@ class AggregationSpec(SpecModel):
     as the model. When the disk is full they are not, and rounds go on."""
 
     @property
+    def updates_needed(self) -> int:
+        """Without as many updates in a round there is no result."""
+        return robust.updates_needed(self.model_dump(mode="json", by_alias=True, exclude_none=True))
+
+    @property
     def fed_stride_or_default(self) -> FedStrideSpec:
         return self.fed_stride or FedStrideSpec()
 
@@ -97,7 +138,17 @@ class AggregationSpec(SpecModel):
         return self.fed_nova or FedNovaSpec()
 
 
-_MEMBERS = {"fedStride": "FedStride", "fedNova": "FedNova", "fedRec": "FedRec"}
+_MEMBERS = {
+    "fedStride": "FedStride",
+    "fedNova": "FedNova",
+    "fedRec": "FedRec",
+    "trimmedMean": "TrimmedMean",
+    "krum": "Krum",
+    "multiKrum": "MultiKrum",
+    "bulyan": "Bulyan",
+    "geometricMedian": "GeometricMedian",
+    "centeredClip": "CenteredClip",
+}
 """Which rule each member is for."""
 
 
@@ -116,4 +167,5 @@ def _member_rule(member: str, rule: str) -> Rule:
 RULES: tuple[Rule, ...] = (
     *(_member_rule(member, rule) for member, rule in _MEMBERS.items()),
     *server_optimizer.RULES,
+    *robust.RULES,
 )

@@ -17,6 +17,7 @@ SIGNED_DECIMAL_PATTERN = r"^-?[0-9]{1,9}(\.[0-9]{1,12})?$"
 # Above 0 and at most 1.
 FRACTION_PATTERN = r"^(0\.[0-9]{0,11}[1-9][0-9]{0,11}|1(\.0{1,12})?)$"
 POSITIVE_DECIMAL_PATTERN = r"^(0\.[0-9]{0,11}[1-9][0-9]{0,11}|[1-9][0-9]{0,8}(\.[0-9]{1,12})?)$"
+BELOW_HALF_PATTERN = r"^0(\.[0-4][0-9]{0,11})?$"
 BELOW_ONE_PATTERN = r"^0(\.[0-9]{1,12})?$"
 NAME_PATTERN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
 # The binary and decimal suffixes of resource.Quantity that make sense for storage.
@@ -31,6 +32,7 @@ DecimalString = Annotated[str, StringConstraints(pattern=DECIMAL_PATTERN, max_le
 SignedDecimalString = Annotated[str, StringConstraints(pattern=SIGNED_DECIMAL_PATTERN, max_length=24)]
 PositiveDecimalString = Annotated[str, StringConstraints(pattern=POSITIVE_DECIMAL_PATTERN, max_length=24)]
 DecimalBelowOne = Annotated[str, StringConstraints(pattern=BELOW_ONE_PATTERN, max_length=24)]
+DecimalBelowHalf = Annotated[str, StringConstraints(pattern=BELOW_HALF_PATTERN, max_length=24)]
 PositiveFraction = Annotated[str, StringConstraints(pattern=FRACTION_PATTERN, max_length=24)]
 GroupName = Annotated[str, StringConstraints(pattern=NAME_PATTERN, min_length=1, max_length=20)]
 ObjectName = Annotated[str, StringConstraints(pattern=NAME_PATTERN, min_length=1, max_length=63)]

@@ -73,7 +73,7 @@ class LearnerGroup(PodOptions):
 _POD_FIELDS = ("image", *map(to_camel, PodOptions.model_fields))
 
 
-def _total_size(spec: Json) -> int:
+def total_size(spec: Json) -> int:
     """The most learners that train."""
     groups = (group for group in spec["learnerGroups"] if group.get("role") != Role.EVALUATOR)
     return sum(group.get("maxLearners", group.get("replicas", 1)) for group in groups)
@@ -89,12 +89,12 @@ def _evaluators_are_there(spec: Json) -> bool:
 
 def _partitions_suffice(spec: Json) -> bool:
     partitions = spec["learner"].get("partitions")
-    return partitions is None or _total_size(spec) <= partitions
+    return partitions is None or total_size(spec) <= partitions
 
 
 def _min_learners_can_be_reached(spec: Json) -> bool:
     wanted = spec.get("selection", {}).get("minLearners")
-    return wanted is None or wanted <= _total_size(spec)
+    return wanted is None or wanted <= total_size(spec)
 
 
 def _external_groups_are_bounded(spec: Json) -> bool:
@@ -115,7 +115,7 @@ def _no_reserved_group_name(spec: Json) -> bool:
     return all(group["name"] != RESERVED_GROUP_NAME for group in spec["learnerGroups"])
 
 
-_SUM_OF_SIZES = (
+SUM_OF_SIZES = (
     "self.learnerGroups.map(g, g.role == 'Evaluator' ? 0 : has(g.maxLearners) ? g.maxLearners : g.replicas).sum()"
 )
 _BY_EVALUATORS = " || ".join(
@@ -128,23 +128,22 @@ RULES: tuple[Rule, ...] = (
     Rule(
         path=("spec",),
         message="learnerGroups must add up to at least one learner that trains",
-        holds=lambda spec: _total_size(spec) >= 1,
-        cel=f"{_SUM_OF_SIZES} >= 1",
+        holds=lambda spec: total_size(spec) >= 1,
+        cel=f"{SUM_OF_SIZES} >= 1",
     ),
     Rule(
         path=("spec",),
         message="selection.minLearners must not exceed the sum of learnerGroups' replicas and maxLearners, evaluators "
         "left out",
         holds=_min_learners_can_be_reached,
-        cel="!has(self.selection) || !has(self.selection.minLearners) || "
-        f"self.selection.minLearners <= {_SUM_OF_SIZES}",
+        cel=f"!has(self.selection) || !has(self.selection.minLearners) || self.selection.minLearners <= {SUM_OF_SIZES}",
     ),
     Rule(
         path=("spec",),
         message="learner.partitions must be at least the sum of learnerGroups' replicas and maxLearners, evaluators "
         "left out",
         holds=_partitions_suffice,
-        cel=f"!has(self.learner.partitions) || {_SUM_OF_SIZES} <= self.learner.partitions",
+        cel=f"!has(self.learner.partitions) || {SUM_OF_SIZES} <= self.learner.partitions",
     ),
     Rule(
         path=("spec",),

@@ -38,6 +38,12 @@ def group(**fields: Any) -> dict[str, Any]:
     return {"name": "silo", **fields}
 
 
+def robust(aggregation: dict[str, Any], learners: int, selection: dict[str, Any] | None = None) -> dict[str, Any]:
+    """A rule against attackers, and so many learners."""
+    spec = {**MINIMAL["spec"], "aggregation": aggregation, "learnerGroups": [group(replicas=learners)]}
+    return {**MINIMAL, "spec": spec | ({"selection": selection} if selection else {})}
+
+
 VALID = {
     "minimal": MINIMAL,
     "every enum": changed(
@@ -76,6 +82,33 @@ VALID = {
         )
         for name in ("Adam", "Yogi", "Adagrad")
     },
+    "medians": changed("spec.aggregation", {"rule": "Median", "weighting": "Participants"}),
+    "a trimmed mean": changed("spec.aggregation", {"rule": "TrimmedMean", "trimmedMean": {"fraction": "0.49"}}),
+    "Krum of enough": robust({"rule": "Krum"}, 5),
+    "MultiKrum of enough": robust({"rule": "MultiKrum", "multiKrum": {"byzantine": 3, "select": 2}}, 9),
+    "Bulyan of enough": robust({"rule": "Bulyan", "bulyan": {"byzantine": 2}}, 11),
+    "Bulyan without attackers": robust({"rule": "Bulyan", "bulyan": {"byzantine": 0}}, 3),
+    "Krum of enough at random": robust({"rule": "Krum"}, 9, {"type": "Random", "random": {"fraction": "0.5"}}),
+    "Krum of enough in turn": robust({"rule": "Krum"}, 9, {"type": "RoundRobin", "roundRobin": {"learners": 5}}),
+    "Krum and external learners": changed(
+        "spec",
+        {
+            **MINIMAL["spec"],
+            "aggregation": {"rule": "Krum"},
+            "learnerGroups": [group(), {"name": "hospital", "external": True, "maxLearners": 4}],
+        },
+    ),
+    "a geometric median": changed(
+        "spec.aggregation",
+        {
+            "rule": "GeometricMedian",
+            "geometricMedian": {"iterations": 3, "smoothing": "0.001"},
+            "weighting": "CompletedBatches",
+        },
+    ),
+    "a centred clip": changed(
+        "spec.aggregation", {"rule": "CenteredClip", "centeredClip": {"radius": "0.5", "iterations": 1}}
+    ),
     "pod parts are kept": changed(
         "spec.learnerGroups",
         [
@@ -180,7 +213,10 @@ VALID = {
 
 # Judged by the schema alone, so by every API server that serves apiextensions.k8s.io/v1.
 INVALID = {
-    "unknown rule": changed("spec.aggregation.rule", "Krum"),
+    "unknown rule": changed("spec.aggregation.rule", "FedSum"),
+    "all is trimmed": changed("spec.aggregation", {"rule": "TrimmedMean", "trimmedMean": {"fraction": "0.5"}}),
+    "no iterations": changed("spec.aggregation", {"rule": "CenteredClip", "centeredClip": {"iterations": 0}}),
+    "no radius": changed("spec.aggregation", {"rule": "CenteredClip", "centeredClip": {"radius": "0"}}),
     "unknown protocol": changed("spec.protocol.type", "Streaming"),
     "unknown codec": changed("spec.transport.codec", "Int4"),
     "a role that is none": changed("spec.learnerGroups", [group(role="Judge")]),
@@ -272,6 +308,28 @@ INVALID_BY_RULE = {
     "fedStride without its rule": changed("spec.aggregation.fedStride", {"models": 2}),
     "fedNova without its rule": changed("spec.aggregation", {"rule": "FedStride", "fedNova": {"localMomentum": "0"}}),
     "fedRec without its rule": changed("spec.aggregation.fedRec", {"recomputeEvery": 5}),
+    "krum without its rule": changed("spec.aggregation", {"rule": "Median", "krum": {"byzantine": 0}}),
+    "a median with an optimiser": changed(
+        "spec.aggregation", {"rule": "Median", "serverOptimizer": {"type": "Momentum"}}
+    ),
+    "clipped updates of a median": changed("spec.aggregation", {"rule": "GeometricMedian", "clipNorm": "1"}),
+    "weights for a median": changed("spec.aggregation", {"rule": "Median", "weighting": "CompletedBatches"}),
+    "Krum of too few": robust({"rule": "Krum"}, 4),
+    "MultiKrum of too few": robust({"rule": "MultiKrum", "multiKrum": {"byzantine": 3}}, 8),
+    "Bulyan of too few": robust({"rule": "Bulyan"}, 6),
+    "Krum of too few, the rest evaluators": changed(
+        "spec",
+        {
+            **MINIMAL["spec"],
+            "aggregation": {"rule": "Krum"},
+            "learnerGroups": [group(replicas=4), {"name": "judge", "role": "Evaluator", "replicas": 1}],
+        },
+    ),
+    "Krum of too few at random": robust({"rule": "Krum"}, 8, {"type": "Random", "random": {"fraction": "0.5"}}),
+    "Krum of too few in turn": robust({"rule": "Krum"}, 9, {"type": "RoundRobin", "roundRobin": {"learners": 4}}),
+    "Krum of too few by choice": robust(
+        {"rule": "Krum"}, 9, {"type": "PowerOfChoice", "powerOfChoice": {"candidates": 9, "learners": 4}}
+    ),
     "a learning rate without optimiser": changed("spec.aggregation.serverOptimizer", {"learningRate": "1"}),
     "momentum for Adam": changed("spec.aggregation.serverOptimizer", {"type": "Adam", "momentum": "0.9"}),
     "beta1 for Momentum": changed("spec.aggregation.serverOptimizer", {"type": "Momentum", "beta1": "0.9"}),

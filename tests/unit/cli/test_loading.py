@@ -90,7 +90,8 @@ def write(tmp_path: Path, text: str = VALID) -> Path:
         ({"training": None}, "spec.training: an empty value where a mapping is needed"),
         (
             {"protocol": {"type": "synchronous"}},
-            "spec.protocol.type: 'synchronous' is not supported; allowed: 'Synchronous'",
+            "spec.protocol.type: 'synchronous' is not supported; allowed: 'Synchronous', 'SemiSynchronous' or "
+            "'Asynchronous'",
         ),
         ({"learner": {}}, "spec.learner.entrypoint: required, and missing"),
         (

@@ -306,6 +306,25 @@ def test_a_round_that_can_no_longer_reach_its_quorum_fails_at_once(script: Scrip
     assert "missing: a-1" in f.end.message
 
 
+def test_a_rule_that_needs_more_updates_than_the_quorum_is_waited_for(script: Scripts) -> None:
+    f = script(learners=4, quorum_percent=50, min_updates=3)
+    f.started("a-0", "a-1", "a-2", "b-0")
+    f.uploads("a-0", "a-1")
+    assert f.after(DEADLINE) == []
+    assert f.machine.round.attempt == 2
+    f.uploads("a-2")
+    assert f.after(DEADLINE)[0] == "commit 1 of a-0 a-1 a-2, lost b-0"
+
+
+def test_a_rule_that_never_gets_its_updates_fails_the_round(script: Scripts) -> None:
+    f = script(learners=3, quorum_percent=50, over_select=2, min_updates=3)
+    f.started("a-0", "a-1", "b-0")
+    f.uploads("a-0", "a-1")
+    assert f.is_rejected("b-0") == ["Failed: QuorumNotReached at 0"]
+    assert "2 of 3 learners delivered" in f.end.message
+    assert "3 are needed" in f.end.message
+
+
 def test_newcomers_may_save_a_round_whose_updates_were_refused(script: Scripts) -> None:
     f = script(learners=3, min_learners=2, quorum_percent=60)
     f.ready("a-0", "a-1")

@@ -1,6 +1,8 @@
 """The Synchronous protocol: everybody trains from the same version, and the round closes with a quorum of them.
 
-    needed = max(1, participants − overSelect)        quorum = ⌈quorumPercent/100 · needed⌉
+    needed = max(m, participants − overSelect)        quorum = max(m, ⌈quorumPercent/100 · needed⌉)
+
+with m the updates that the aggregation rule cannot do without, such as 2f + 3 for Krum, else 1.
 
 The round closes as soon as the needed number has delivered (Bonawitz et al. 2019, arXiv 1902.01046, section 2.2, asks
 for more devices than it needs), or a quorum has and nobody is left to wait for, or the deadline has passed.
@@ -32,6 +34,7 @@ class Synchronous:
             started_at=now,
             deadline_at=now + self.plan.round_deadline,
             over_select=self.plan.over_select,
+            min_updates=self.plan.min_updates,
         )
 
     def admits(self, open_round: OpenRound, learner: str) -> bool:
