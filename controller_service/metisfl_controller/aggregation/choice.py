@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from metisfl.logs import logger
 from metisfl.spec.aggregation import AggregationRule, AggregationSpec
 from metisfl.spec.server_optimizer import ServerOptimizerSpec, ServerOptimizerType
-from metisfl.wire.codecs import Encoding
+from metisfl.wire.codecs import Codec, Encoding
+from metisfl.wire.control import control_layout
 from metisfl.wire.layout import Buffer, Layout
+from metisfl.wire.sections import Sections
 from metisfl_controller.aggregation.clipping import NormClip
 from metisfl_controller.aggregation.contributions import Contributions
 from metisfl_controller.aggregation.kernels import norms, steps
@@ -29,6 +32,7 @@ from metisfl_controller.aggregation.rules.fednova import FedNova
 from metisfl_controller.aggregation.rules.fedrec import FedRec
 from metisfl_controller.aggregation.rules.fedstride import FedStride
 from metisfl_controller.aggregation.rules.mean import MeanOptions
+from metisfl_controller.aggregation.rules.scaffold import Scaffold
 
 
 def rule_of(spec: AggregationSpec, encoding: Encoding, allocate: Callable[[int], Buffer], directory: Path) -> Rule:
@@ -55,8 +59,15 @@ def rule_of(spec: AggregationSpec, encoding: Encoding, allocate: Callable[[int],
                 # Sums that are always made in one order do not depend on what has been replaced, nor on restarts.
                 recompute_every=0 if spec.deterministic else spec.fed_rec_or_default.recompute_every,
             )
+        case AggregationRule.SCAFFOLD:
+            return _scaffold(encoding, options)
         case _:
             return robust_rule_of(spec, encoding, allocate)
+
+
+def _scaffold(encoding: Encoding, options: MeanOptions) -> Scaffold:
+    control = Encoding(control_layout(encoding.layout), Codec.FLOAT32)
+    return Scaffold(FedAvg(encoding, options), Sections.of(encoding, control), logger(__name__), options.allocate)
 
 
 def kernels_of(spec: AggregationSpec) -> tuple[Kernels, ...]:
@@ -76,7 +87,14 @@ def kept_bytes(spec: AggregationSpec, layout: Layout) -> int:
         return robust_kept_bytes(layout) + written
     step = _step_of(spec.server_optimizer)
     moments = len(step.initial) * moments_nbytes(layout) if step else 0
-    return sums_bytes(layout) + moments + written
+    control = _control_bytes(layout) if spec.rule is AggregationRule.SCAFFOLD else 0
+    return sums_bytes(layout) + moments + written + control
+
+
+def _control_bytes(layout: Layout) -> int:
+    """Memory for control variates: their sums, the one that is served, the next, and its chunk messages."""
+    control = control_layout(layout)
+    return sums_bytes(control) + 3 * control.nbytes
 
 
 def max_slots(spec: AggregationSpec) -> int:

@@ -66,6 +66,11 @@ class Rule(ABC):
         back to `restore` by a controller that starts again."""
         return {}
 
+    def control(self) -> Buffer | None:
+        """The section `control` that travels to learners with the version just finished, encoded; None where there is
+        none. It is not written to afterwards."""
+        return None
+
     def restore(self, state: Mapping[str, Buffer]) -> None:
         """Go on from a stored version. Raises ValueError for a state that is not this rule's."""
         if state:

@@ -8,6 +8,7 @@ from pathlib import Path
 from metisfl.api import FederationState
 from metisfl.logs import ContextLogger
 from metisfl.proto.v1 import controller_pb2 as pb
+from metisfl.spec.aggregation import AggregationRule
 from metisfl.spec.protocol import ProtocolType
 from metisfl.wire.codecs import Encoding
 from metisfl_controller.aggregation.choice import rule_of
@@ -77,7 +78,11 @@ class Conductor:
         self._log = log
         self._background = Background()
         spec = federation.spec
-        self.transport = transport_of(spec.transport, updates=spec.protocol.needs_updates)
+        self.transport = transport_of(
+            spec.transport,
+            updates=spec.protocol.needs_updates,
+            control=spec.aggregation.rule is AggregationRule.SCAFFOLD,
+        )
         self.progress = Progress(store, memory, self.transport)
         self.attendance = Attendance(registry, self.progress, self._handle, clock, log, needs_of(federation.spec))
         self.verdicts = Verdicts(

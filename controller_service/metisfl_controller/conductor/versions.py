@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from metisfl.logs import ContextLogger
 from metisfl.wire.codecs import CodecError, Encoding
-from metisfl.wire.layout import Buffer
+from metisfl.wire.layout import Buffer, LayoutError
 from metisfl_controller.aggregation.admission import Use
 from metisfl_controller.aggregation.engine import Engine
 from metisfl_controller.aggregation.rule import Rule, Staged
@@ -56,10 +56,10 @@ class Versions:
         layout, model = upload.sections.model.layout, self.uploads.keep(upload)
         try:
             self.progress.take_layout(layout)
-            version = await self.serving.encode(0, model)
-        except CodecError as error:
+            rule = self._make_rule()
+            version = await self.serving.encode(0, model, rule.control())
+        except (CodecError, LayoutError) as error:
             return m.AggregationFailed(f"the initial model: {error}")
-        rule = self._make_rule()
         del self.accepted[task]
         self.serving.begin(await self.progress.commit_initial(layout, model), version, keep_base=rule.needs_base)
         self.log.info("initial model committed", extra={"learner": task.learner, "parameters": layout.parameters})
@@ -71,16 +71,13 @@ class Versions:
         stored = self.progress.latest
         if stored is None or self.progress.outcome is not None:
             return
-        try:
-            version = await self.serving.encode(stored.version, await self.progress.read_latest())
-        except CodecError as error:
-            raise StateError(f"cannot go on at version {stored.version}: {error}") from error
         rule, state = self._make_rule(), await self.progress.read_rule_state()
-        if state:
-            try:
+        try:
+            if state:
                 await self.engine.run(lambda: rule.restore(state))
-            except ValueError as error:
-                raise StateError(f"cannot go on at version {stored.version}: {error}") from error
+            version = await self.serving.encode(stored.version, await self.progress.read_latest(), rule.control())
+        except ValueError as error:
+            raise StateError(f"cannot go on at version {stored.version}: {error}") from error
         self.serving.begin(stored, version, keep_base=rule.needs_base)
         self.log.info("resumed at model version %d", stored.version)
 
@@ -172,7 +169,7 @@ class Versions:
             )
         )
         try:
-            version = await self.serving.encode(command.number, model)
+            version = await self.serving.encode(command.number, model, rule.control())
         except CodecError as error:
             await writing
             return m.AggregationFailed(f"round {command.number}: {error}")

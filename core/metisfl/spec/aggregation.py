@@ -26,6 +26,7 @@ class AggregationRule(StrEnum):
     FED_STRIDE = "FedStride"
     FED_NOVA = "FedNova"
     FED_REC = "FedRec"
+    SCAFFOLD = "Scaffold"
     MEDIAN = "Median"
     TRIMMED_MEAN = "TrimmedMean"
     KRUM = "Krum"
@@ -70,9 +71,10 @@ class AggregationSpec(SpecModel):
     """FedAvg: the weighted mean of the participants' models (arXiv 1602.05629). FedStride: the same with a bound on the
     models in memory. FedNova: the mean of directions, for learners that take different numbers of local steps
     (arXiv 2007.07481). FedRec: the mean of every learner's most recent model, of whichever round; the models are kept
-    on the controller's volume. Against attackers: Median and TrimmedMean of each parameter (arXiv 1803.01498); Krum and
-    MultiKrum, the updates closest to the others (NeurIPS 2017), and Bulyan upon them (arXiv 1802.07927);
-    GeometricMedian (arXiv 1912.13445); CenteredClip (arXiv 2012.10333)."""
+    on the controller's volume. Scaffold: FedAvg whose learners correct their steps by control variates, against client
+    drift (arXiv 1910.06378); needs learners that can. Against attackers: Median and TrimmedMean of each parameter
+    (arXiv 1803.01498); Krum and MultiKrum, the updates closest to the others (NeurIPS 2017), and Bulyan upon them
+    (arXiv 1802.07927); GeometricMedian (arXiv 1912.13445); CenteredClip (arXiv 2012.10333)."""
 
     fed_stride: FedStrideSpec | None = None
     """For rule FedStride."""

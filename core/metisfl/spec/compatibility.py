@@ -61,6 +61,22 @@ def _first_round_is_one_epoch(spec: Json) -> bool:
     )
 
 
+def _scaffold(spec: Json) -> bool:
+    return bool(spec.get("aggregation", {}).get("rule") == "Scaffold")
+
+
+def _variates_keep_their_weights(spec: Json) -> bool:
+    return not _scaffold(spec) or spec["aggregation"].get("weighting") != "CompletedBatches"
+
+
+def _variates_divide_by_the_rate(spec: Json) -> bool:
+    return not _scaffold(spec) or float(spec.get("training", {}).get("learningRate", "0.05")) > 0
+
+
+def _variates_belong_to_their_round(spec: Json) -> bool:
+    return not _scaffold(spec) or _member(spec, "synchronous").get("lateUpdates") != LateUpdates.NEXT_ROUND
+
+
 _ASYNCHRONOUS = f"self.protocol.type == '{ProtocolType.ASYNCHRONOUS}'"
 
 RULES: tuple[Rule, ...] = (
@@ -107,6 +123,28 @@ RULES: tuple[Rule, ...] = (
         message="protocol Asynchronous needs selection.type All: every learner is given its next task at once",
         holds=_all_without_rounds,
         cel=f"!({_ASYNCHRONOUS}) || self.selection.type == 'All'",
+    ),
+    Rule(
+        path=("spec",),
+        message="aggregation.rule Scaffold needs weights that stay the same from round to round: aggregation.weighting "
+        "TrainingExamples or Participants",
+        holds=_variates_keep_their_weights,
+        cel="self.aggregation.rule != 'Scaffold' || self.aggregation.weighting != 'CompletedBatches'",
+    ),
+    Rule(
+        path=("spec",),
+        message="aggregation.rule Scaffold divides by training.learningRate, which must be above 0",
+        holds=_variates_divide_by_the_rate,
+        cel="self.aggregation.rule != 'Scaffold' || self.training.learningRate.matches('[1-9]')",
+    ),
+    Rule(
+        path=("spec",),
+        message="aggregation.rule Scaffold needs protocol.synchronous.lateUpdates Drop: control variates belong to the "
+        "round that they were made in",
+        holds=_variates_belong_to_their_round,
+        cel="self.aggregation.rule != 'Scaffold' || !has(self.protocol.synchronous) || "
+        "!has(self.protocol.synchronous.lateUpdates) || "
+        f"self.protocol.synchronous.lateUpdates != '{LateUpdates.NEXT_ROUND}'",
     ),
     Rule(
         path=("spec",),

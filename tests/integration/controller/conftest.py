@@ -26,6 +26,7 @@ from metisfl.wire import frames, rpc
 from metisfl.wire.codecs import Codec, Encoding
 from metisfl.wire.compression import Zstd
 from metisfl.wire.layout import Buffer, Layout, aligned_zeros
+from metisfl.wire.sections import Sections
 from metisfl.wire.transport import Transport, supported_codecs, supported_compressions
 from metisfl_controller import kernel_cache
 
@@ -84,13 +85,13 @@ class Uploading:
         return reply
 
     async def content(
-        self, buffer: Buffer, start: int = 0, stop: int | None = None, packer: Zstd | None = None
+        self, buffer: Buffer, start: int = 0, stop: int | None = None, packer: Zstd | None = None, section: int = 0
     ) -> None:
-        for message in frames.encode_section(0, buffer.data[:stop], start, packer):
+        for message in frames.encode_section(section, buffer.data[:stop], start, packer):
             await self.send(message)
 
-    async def finish(self, checksum: int) -> None:
-        await self.send(pb.UploadRequest(finish=model_pb2.Finish(section_checksums=[checksum])))
+    async def finish(self, *checksums: int) -> None:
+        await self.send(pb.UploadRequest(finish=model_pb2.Finish(section_checksums=checksums)))
 
     async def code(self) -> grpc.StatusCode:
         return await asyncio.wait_for(self.call.code(), WAIT_SECONDS)
@@ -113,6 +114,8 @@ class Player:
     transport: Transport = field(default_factory=Transport)
     received: Buffer | None = None
     """The last model that was downloaded, which updates are relative to."""
+    control: Buffer | None = None
+    """The control variate that came with it, if any."""
 
     @property
     def id(self) -> str:
@@ -190,17 +193,22 @@ class Player:
             return Encoding(self.layout, Codec.FLOAT32)
         return self.transport.upload(self.layout)
 
+    def sections(self, task: pb.Task) -> Sections:
+        """What the task's result consists of."""
+        if task.kind == pb.TASK_KIND_INITIALISE:
+            return Sections.of(self.encoding(task))
+        return self.transport.upload_sections(self.layout)
+
     def sends_update(self, task: pb.Task) -> bool:
         return self.transport.updates and task.kind != pb.TASK_KIND_INITIALISE
 
     def header(self, task: pb.Task, examples: int = 10, **changes: Any) -> pb.UploadRequest:
-        encoding = self.encoding(task)
         values = {
             "lease_id": self.lease,
             "task_id": task.task_id,
             "kind": pb.UPLOAD_KIND_UPDATE if self.sends_update(task) else pb.UPLOAD_KIND_MODEL,
             "base_version": task.model_version,
-            "sections": [encoding.section("model")],
+            "sections": self.sections(task).announce(),
             "report": pb.TrainingReport(
                 examples=examples, batches=1, metrics=[model_pb2.Metric(name="loss", value=0.5)]
             ),
@@ -237,33 +245,38 @@ class Player:
         assert receipt.outcome == pb.OUTCOME_ACCEPTED, receipt
 
     async def download(self, version: int, offset: int = 0, **changes: Any) -> Buffer:
-        """The encoded bytes from `offset` on, checked against the header and the chunks' positions."""
-        encoding = self.transport.download(self.layout)
+        """The encoded sections in their place, those of the first from `offset` on, checked against the header and the
+        chunks' positions."""
+        sections = self.transport.download_sections(self.layout)
         request = pb.DownloadRequest(
             **{
                 "lease_id": self.lease,
                 "model_version": version,
-                "codec": encoding.codec.number,
+                "codec": sections.model.codec.number,
                 "offsets": [offset],
                 **changes,
             }
         )
-        buffer, position = aligned_zeros(encoding.nbytes), offset
+        place, positions = aligned_zeros(sections.nbytes), [offset, *[0] * (len(sections.names) - 1)]
+        parts = [part for _, _, part in sections.of_place(place)]
         async for part in rpc.DOWNLOAD.stub(self.channel)(request, timeout=WAIT_SECONDS):
             if isinstance(part, frames.ChunkFrame):
-                assert part.offset == position
-                buffer[position : position + len(part.data)] = np.frombuffer(part.data, np.uint8)
-                position += len(part.data)
+                assert part.offset == positions[part.section]
+                start, stop = part.offset, part.offset + len(part.data)
+                parts[part.section][start:stop] = np.frombuffer(part.data, np.uint8)
+                positions[part.section] = stop
             elif part.HasField("header"):
-                assert list(part.header.sections) == [encoding.section("model")]
+                assert list(part.header.sections) == sections.announce()
             elif part.HasField("finish") and offset == 0:
-                assert list(part.finish.section_checksums) == [frames.section_checksum(buffer.data)]
-        assert position == encoding.nbytes
-        return buffer
+                assert list(part.finish.section_checksums) == [frames.section_checksum(part.data) for part in parts]
+        assert positions == list(sections.sizes)
+        return place
 
     async def model(self, version: int) -> dict[str, np.ndarray]:
         """The version as this learner receives it, which updates are relative to from now on."""
-        self.received = self.transport.download(self.layout).decode(await self.download(version))
+        sections, place = self.transport.download_sections(self.layout), await self.download(version)
+        parts = {name: encoding.decode(part) for name, encoding, part in sections.of_place(place)}
+        self.received, self.control = parts["model"], parts.get("control")
         return self.layout.views(self.received)
 
     async def leave(self, error: str = "") -> None:
@@ -393,7 +406,8 @@ class ControllerProcess:
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(  # noqa: ASYNC220 - returns at once
                 [sys.executable, "-m", "metisfl_controller"],
-                env={"PATH": os.environ["PATH"], **self.environment},
+                env={name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
+                | self.environment,
                 stderr=log,
                 start_new_session=True,
             )
