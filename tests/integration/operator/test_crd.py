@@ -208,6 +208,10 @@ VALID = {
     "an exponent of the default staleness": changed(
         "spec.protocol", {"type": "Asynchronous", "asynchronous": {"staleness": {"exponent": "1"}}}
     ),
+    "control variates": {
+        **MINIMAL,
+        "spec": {**MINIMAL["spec"], "aggregation": {"rule": "Scaffold"}, "training": {"learningRate": "0.001"}},
+    },
     "steps near the global model": changed("spec.training", {"steps": 10, "proximalMu": "0.1"}),
 }
 
@@ -304,6 +308,21 @@ INVALID_BY_RULE = {
     },
     "topK without its codec": changed("spec.transport", {"codec": "Int8", "topK": {"fraction": "0.01"}}),
     "topK with the default codec": changed("spec.transport.topK", {"fraction": "0.01"}),
+    "Scaffold with weights that change": changed(
+        "spec.aggregation", {"rule": "Scaffold", "weighting": "CompletedBatches"}
+    ),
+    "Scaffold without a learning rate": {
+        **MINIMAL,
+        "spec": {**MINIMAL["spec"], "aggregation": {"rule": "Scaffold"}, "training": {"learningRate": "0.00"}},
+    },
+    "Scaffold with late updates": {
+        **MINIMAL,
+        "spec": {
+            **MINIMAL["spec"],
+            "aggregation": {"rule": "Scaffold"},
+            "protocol": {"synchronous": {"lateUpdates": "NextRound"}},
+        },
+    },
     "epochs and steps": changed("spec.training", {"epochs": 1, "steps": 10}),
     "fedStride without its rule": changed("spec.aggregation.fedStride", {"models": 2}),
     "fedNova without its rule": changed("spec.aggregation", {"rule": "FedStride", "fedNova": {"localMomentum": "0"}}),

@@ -134,9 +134,7 @@ def test_a_lost_or_damaged_variate_begins_at_zero(tmp_path: Path, damage: str) -
 
 def test_a_variate_beyond_its_range_is_the_learners_error() -> None:
     largest = MODEL.pack({**ARRAYS, "w": np.full((2, 3), np.finfo(np.float32).max)})
-    with pytest.raises(
-        LearnerError, match="tensor 'w' holds NaN or infinity; a larger"
-    ):
+    with pytest.raises(LearnerError, match="tensor 'w' holds NaN or infinity; a larger"):
         variate(InMemory()).change("t", largest, model(0), received(0), version=0, steps=1, rate=0.01)
 
 
