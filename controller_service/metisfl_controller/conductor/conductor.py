@@ -253,6 +253,8 @@ class Conductor:
                 self._background.start(self._commit(command))
             case m.RecordMetrics():
                 self._background.start(self._record_metrics(command))
+            case m.Remark(text):
+                self._log.warning("%s", text)
             case m.VersionsMissed(evaluator, first, last):
                 span = f"version {first}" if first == last else f"versions {first} to {last}"
                 self._log.warning("evaluator was busy or away: it misses %s", span, extra={"evaluator": evaluator})

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field, replace
 from metisfl_controller.rounds.evaluation import Evaluation, Report
 from metisfl_controller.rounds.evaluators import Evaluators
 from metisfl_controller.rounds.learners import Learners
+from metisfl_controller.rounds.names import by_number
+from metisfl_controller.rounds.plan import Plan
 from metisfl_controller.rounds.tasks import Kind, Order, TaskId
 from metisfl_controller.rounds.termination.conclusion import Conclusion
 
@@ -80,6 +82,44 @@ class FinalEvaluation:
     conclusion: Conclusion
     learners_part: LearnersPart | None
     evaluators_part: EvaluatorsPart
+
+    @classmethod
+    def begin(
+        cls,
+        conclusion: Conclusion,
+        plan: Plan,
+        evaluation: Evaluation | None,
+        learners: Learners,
+        evaluators: Evaluators,
+        version: int,
+        now: float,
+        returning: bool,
+    ) -> FinalEvaluation:
+        """Ask for what is missing of this version: an `evaluation` is for learners to complete. When they are
+        `returning` after a restart, those who are not there yet have some time to appear."""
+        grace = now + plan.gather_grace
+        evaluators_part = EvaluatorsPart(evaluators, version, plan.evaluators, grace, now + plan.evaluator_wait)
+        if evaluation is None:
+            return cls(conclusion, None, evaluators_part)
+        complete_at, deadline_at = grace if returning else now, now + plan.round_deadline
+        learners_part = LearnersPart(learners, evaluation, plan.expected_learners, complete_at, deadline_at)
+        for learner in by_number(learners.ready):
+            learners_part.ask(learner)
+        return cls(conclusion, learners_part, evaluators_part)
+
+    def appeared(self, learner: str) -> bool:
+        """A learner is ready; says whether it has been given something to do."""
+        if self.learners_part is not None:
+            self.learners_part.ask(learner)
+        return self.learners_part is not None
+
+    def reported(self, learner: str, version: int, report: Report) -> None:
+        if self.learners_part is not None and self.learners_part.evaluation.awaits(version):
+            self.learners_part.reported(learner, report)
+
+    def failed(self, task: TaskId) -> None:
+        if self.learners_part is not None:
+            self.learners_part.failed(task)
 
     def done(self, now: float) -> bool:
         learners_done = self.learners_part is None or self.learners_part.done(now)

@@ -24,6 +24,8 @@ class Learners:
     def choose(self, round: int, extra: int = 0, also: Set[str] = frozenset()) -> list[str]:
         """Who of the ready is asked to take part in this round, in natural order: those selected, `extra` more than are
         needed, and those in `also`. The others are told to wait, and rid of what they came with."""
+        if remark := self.selector.remark(self.ready):
+            self._say(m.Remark(remark))
         chosen = by_number({*self.selector.choose(self.ready, round, extra), *(also & self.ready.keys())})
         for learner in by_number(set(self.ready) - set(chosen)):
             self.discard_but(None, self.unpack(learner))

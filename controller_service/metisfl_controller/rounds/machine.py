@@ -17,10 +17,10 @@ from metisfl.spec.termination import MetricSource
 from metisfl_controller.rounds import messages as m
 from metisfl_controller.rounds.evaluation import Evaluation, Report
 from metisfl_controller.rounds.evaluators import Evaluators
-from metisfl_controller.rounds.final import EvaluatorsPart, FinalEvaluation, LearnersPart
+from metisfl_controller.rounds.final import FinalEvaluation
 from metisfl_controller.rounds.gathering import Gathering
 from metisfl_controller.rounds.initial import InitialModel
-from metisfl_controller.rounds.learners import Learners, by_number
+from metisfl_controller.rounds.learners import Learners
 from metisfl_controller.rounds.participation import Participant
 from metisfl_controller.rounds.phases import Phase, Resumed
 from metisfl_controller.rounds.plan import Plan
@@ -144,24 +144,23 @@ class Machine:
                 pass
             case phase if phase in _BETWEEN_START_AND_END and self._training.appeared(learner, self._now):
                 pass
-            case Phase.EVALUATING if self._final and self._final.learners_part:
-                self._final.learners_part.ask(learner)
+            case Phase.EVALUATING if self._final and self._final.appeared(learner):
+                pass
             case _:
                 self._out.append(m.Wait(learner, self._why_wait()))
 
     def _task_failed(self, task: TaskId) -> None:
         self._initial.failed(task)
         self._training.failed(task)
-        if self._final is not None and self._final.learners_part is not None:
-            self._final.learners_part.failed(task)
+        if self._final is not None:
+            self._final.failed(task)
 
     def _evaluated_by(self, event: m.Evaluated) -> None:
         if self.phase is Phase.BETWEEN and event.version == self.version:
             self._early[event.learner] = event.report
         self._training.reported(event.learner, event.version, event.report)
-        part = self._final.learners_part if self._final is not None else None
-        if part is not None and part.evaluation.awaits(event.version):
-            part.reported(event.learner, event.report)
+        if self._final is not None:
+            self._final.reported(event.learner, event.version, event.report)
 
     # ---- progress
 
@@ -287,25 +286,10 @@ class Machine:
         assert self.version is not None
         self._training.abandon(conclusion.message)
         self.phase = Phase.EVALUATING
-        grace = self._now + self.plan.gather_grace
-        learners_part = LearnersPart(
-            learners=self._learners,
-            evaluation=Evaluation(self.version, dict(self._early)),
-            expected=self.plan.expected_learners,
-            complete_at=grace if self._returning else self._now,
-            deadline_at=self._now + self.plan.round_deadline,
+        missing = None if self._evaluated else Evaluation(self.version, dict(self._early))
+        self._final = FinalEvaluation.begin(
+            conclusion, self.plan, missing, self._learners, self.evaluators, self.version, self._now, self._returning
         )
-        evaluators_part = EvaluatorsPart(
-            evaluators=self.evaluators,
-            version=self.version,
-            expected=self.plan.evaluators,
-            complete_at=grace,
-            deadline_at=self._now + self.plan.evaluator_wait,
-        )
-        self._final = FinalEvaluation(conclusion, None if self._evaluated else learners_part, evaluators_part)
-        if not self._evaluated:
-            for learner in by_number(self.ready):
-                learners_part.ask(learner)
 
     def _watch_final_evaluation(self) -> None:
         assert self._final is not None

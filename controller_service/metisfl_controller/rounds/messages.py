@@ -232,6 +232,13 @@ class RecordMetrics:
 
 
 @dataclass(frozen=True)
+class Remark:
+    """Something is not as it was probably meant; a sentence for the log."""
+
+    text: str
+
+
+@dataclass(frozen=True)
 class VersionsMissed:
     """An evaluator was busy or away while these versions were the newest."""
 
@@ -262,5 +269,6 @@ Command = (
     | CommitRound
     | RecordMetrics
     | VersionsMissed
+    | Remark
     | End
 )

@@ -161,6 +161,8 @@ class Script:
             case m.RecordMetrics(version, means):
                 shown = " ".join(f"{name}={mean.value:g}/{mean.examples}" for name, mean in means.items())
                 return f"{'metrics' if command.source == 'Learners' else 'evaluators say'} {version} {shown}"
+            case m.Remark(text):
+                return f"remark: {text}"
             case m.VersionsMissed(evaluator, first, last):
                 return f"{evaluator} missed {first}-{last}"
             case m.End():

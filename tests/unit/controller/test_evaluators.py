@@ -11,6 +11,8 @@ from metisfl.spec.termination import Goal, MetricSource
 from metisfl_controller.rounds import messages as m
 from metisfl_controller.rounds.evaluation import Report
 from metisfl_controller.rounds.phases import Phase, Resumed
+from metisfl_controller.rounds.protocols.parameters import Buffering
+from metisfl_controller.rounds.protocols.staleness import constant
 from metisfl_controller.rounds.tasks import Kind, TaskId
 from metisfl_controller.rounds.termination.plateau import Plateau
 from metisfl_controller.rounds.termination.target import Target
@@ -74,6 +76,17 @@ def test_metrics_of_several_evaluators_are_weighted_by_examples(script: Scripts)
     started(f, "e-0", "e-1")
     assert f.evaluator_reports(0, examples=30, e_0=0.0) == ["evaluators say 0 accuracy=0/30"]
     assert f.evaluator_reports(0, examples=10, e_1=1.0) == ["evaluators say 0 accuracy=0.25/40"]
+
+
+def test_without_rounds_evaluators_get_every_version_just_as_well(script: Scripts) -> None:
+    f = script(learners=2, max_rounds=9, buffering=Buffering(1, 0.5, constant, 20), evaluators=("e-0",))
+    f.evaluator_ready("e-0")
+    assert f.started("a-0", "a-1")[0] == "e-0 evaluates 0"
+    f.uploads("a-1")
+    # Version 1 is made of one update, while the evaluator is still at work on version 0.
+    assert not any("e-0" in line for line in f.committed(1))
+    assert f.evaluator_reports(0, e_0=0.5) == ["evaluators say 0 accuracy=0.5/10", "e-0 evaluates 1"]
+    assert f.machine.versions >= {0, 1}
 
 
 # ---- slow, dead and late

@@ -105,6 +105,41 @@ def test_a_changed_policy_holds_from_the_next_round_on(script: Scripts) -> None:
     assert sum("trains" in line for line in f.committed(1)) == 3
 
 
+def test_a_metric_that_nobody_reports_is_remarked_upon_once(script: Scripts) -> None:
+    f = script(learners=2, selection=PowerOfChoice(2, 1, "perplexity", 0), max_rounds=9)
+    begun, remarks = f.started("a-0", "a-1"), []
+    for version in range(3):
+        (chosen,) = [line.split()[0] for line in begun if "trains" in line]
+        f.evaluates(version, **{chosen.replace("-", "_"): 0.5})
+        f.uploads(chosen)
+        begun = f.committed(version + 1)
+        remarks += [line for line in begun if line.startswith("remark")]
+    assert remarks == [
+        "remark: selection goes by metric 'perplexity', which no learner has reported; reported are accuracy. "
+        "Until one does, only the size of their data counts"
+    ]
+
+
+def test_over_selection_asks_the_next_in_turn_and_needs_no_more_than_the_policy_takes(script: Scripts) -> None:
+    f = script(learners=4, selection=RoundRobin(2), over_select=1)
+    assert [line for line in f.started("a-0", "a-1", "a-2", "a-3") if "waits" in line] == ["a-3 waits"]
+    f.uploads("a-2")
+    assert f.uploads("a-1")[1].startswith("commit 1 of a-1 a-2, lost a-0")
+
+
+def test_a_late_learner_takes_part_in_the_next_round_selected_or_not(script: Scripts) -> None:
+    f = script(learners=3, selection=RoundRobin(2), quorum_percent=50, late_updates=True, max_rounds=9)
+    f.started("a-0", "a-1", "a-2")
+    late = f.tasks["a-0"]
+    f.uploads("a-1")
+    f.after(100)
+    begun = f.committed(1)
+    # In turn are a-2 and, as it was named first, a-0 or a-1; a-0 is still at its old task and is not given another.
+    assert "a-0" in f.machine.participants
+    assert not any(line.startswith("a-0 trains") for line in begun)
+    assert f.machine.expects(late)
+
+
 def plan_of(selection: dict[str, Any], **protocol: Any) -> Plan:
     return Plan.of(
         parse_federation(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from metisfl_controller.rounds.selection.policy import Candidate
 from metisfl_controller.rounds.selection.round_robin import longest_waiting
@@ -15,6 +16,8 @@ class PerGroup:
     those who have waited longest among the others, of whatever group."""
 
     learners: int
+
+    metric: ClassVar[str | None] = None
 
     def select(self, ready: Sequence[Candidate], round: int, extra: int = 0) -> list[str]:
         taken: dict[str, list[str]] = {}

@@ -33,6 +33,10 @@ class Candidate:
 class Selection(Protocol):
     """A policy. It has no memory, so a restarted controller that knows the same of the learners selects the same."""
 
+    @property
+    def metric(self) -> str | None:
+        """The metric that it goes by, if it goes by any."""
+
     def select(self, ready: Sequence[Candidate], round: int, extra: int = 0) -> list[str]:
         """Learners for this round (from 1), out of those `ready`, which come in their natural order; `extra` more than
         the policy asks for, as far as there are any, to make up for some that will not deliver."""

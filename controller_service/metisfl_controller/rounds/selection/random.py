@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import ClassVar
 
 from metisfl_controller.rounds.selection.chance import uniform
 from metisfl_controller.rounds.selection.policy import Candidate
@@ -20,6 +21,8 @@ class Random:
     """Above 0, at most 1; exact, as 0.1 of 10 is one learner and not two."""
 
     seed: int
+
+    metric: ClassVar[str | None] = None
 
     def select(self, ready: Sequence[Candidate], round: int, extra: int = 0) -> list[str]:
         drawn = sorted((candidate.learner for candidate in ready), key=lambda name: uniform(self.seed, round, name))

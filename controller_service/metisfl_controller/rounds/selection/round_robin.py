@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from metisfl_controller.rounds.selection.policy import Candidate
 
@@ -20,6 +21,8 @@ class RoundRobin:
     ⌈n / learners⌉ rounds in a row; who was away is first when it returns."""
 
     learners: int
+
+    metric: ClassVar[str | None] = None
 
     def select(self, ready: Sequence[Candidate], round: int, extra: int = 0) -> list[str]:
         return [candidate.learner for candidate in longest_waiting(ready)[: self.learners + extra]]

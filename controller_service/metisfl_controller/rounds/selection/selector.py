@@ -25,12 +25,25 @@ class Selector:
     def __init__(self, policy: Selection, history: Mapping[str, History] | None = None) -> None:
         self.policy = policy
         self._examples: dict[str, int] = {}
+        self._remarked: str | None = None
         self._known = dict(history or {})
 
     def choose(self, ready: Iterable[str], round: int, extra: int = 0) -> list[str]:
         """Who of those `ready` is asked to take part in this round, in natural order; `extra` more than are needed."""
         candidates = [self._candidate(learner) for learner in by_number(ready)]
         return by_number(self.policy.select(candidates, round, extra))
+
+    def remark(self, ready: Iterable[str]) -> str:
+        """What people should know of the policy, once; empty otherwise."""
+        metric, known = self.policy.metric, [self._known[learner] for learner in ready if learner in self._known]
+        reported = sorted({name for each in known for name in each.metrics})
+        if metric is None or metric in reported or not reported or metric == self._remarked:
+            return ""
+        self._remarked = metric
+        return (
+            f"selection goes by metric '{metric}', which no learner has reported; reported are {', '.join(reported)}. "
+            "Until one does, only the size of their data counts"
+        )
 
     # ---- what becomes known
 
