@@ -28,6 +28,7 @@ def configuration(world: World) -> str:
         ({"learner": {"entrypoint": "other:Class"}}, "spec.learner: entrypoint is fixed"),
         ({"aggregation": {"deterministic": True}}, "spec: aggregation is fixed"),
         ({"transport": {"codec": "Float16"}}, "spec: transport is fixed"),
+        ({"protocol": {"type": "Asynchronous"}}, "spec.protocol: type is fixed"),
         (
             {"controller": {"storage": {"storageClassName": "slow"}}},
             "spec.controller.storage: storageClassName is fixed",

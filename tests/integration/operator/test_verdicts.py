@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from metisfl.spec import SpecError, parse_federation
+from metisfl.spec.rules import changed_for_good
 
 STRICT = "/apis/metisfl.dev/v1alpha1/namespaces/default/federations?dryRun=All&fieldValidation=Strict"
 REFUSED = (400, 422)  # by strict decoding, and by the schema or a rule
@@ -159,8 +160,38 @@ INVALID: dict[str, tuple[Any, ...]] = {
 }
 
 
-def changed(path: str, value: Any) -> dict[str, Any]:
-    document = copy.deepcopy(BASE)
+# Edits of BASE as it is stored: what may change while a federation runs, and what is fixed.
+EDITS: dict[str, tuple[Any, ...]] = {
+    "learner.parameters": ({"alpha": "2"},),
+    "learnerGroups.0.replicas": (1, 0),
+    "learnerGroups.0.image": ("example.test/learner:2",),
+    "learnerGroups": ([{"name": "a"}, {"name": "c"}],),
+    "training.epochs": (3,),
+    "protocol.synchronous": ({"roundDeadlineSeconds": 5},),
+    "selection": ({"type": "Random", "random": {"fraction": "0.5"}},),
+    "termination.maxRounds": (99,),
+    "termination.targetMetric": (TARGET,),
+    "controller.resources": ({"limits": {"cpu": "2"}},),
+    "controller.memoryBudget": ("1Gi",),
+    "controller.storage.retain": (True,),
+    "controller.storage.size": ("2Gi",),
+    "suspend": (True,),
+    "ttlSecondsAfterFinished": (60,),
+}
+FIXED_EDITS: dict[str, tuple[Any, ...]] = {
+    "learner.entrypoint": ("other:Class",),
+    "learner.partitions": (9,),
+    "managedBy": ("example.test/other",),
+    "protocol.type": ("SemiSynchronous",),
+    "aggregation": ({"rule": "FedAvg", "weighting": "Participants"}, {"deterministic": True}),
+    "transport.codec": ("Int8",),
+    "controller.storage.storageClassName": ("slow",),
+    "controller.storage.existingClaim": ("other",),
+}
+
+
+def changed(path: str, value: Any, document: dict[str, Any] = BASE) -> dict[str, Any]:
+    document = copy.deepcopy(document)
     *parents, last = path.split(".")
     node: Any = document["spec"]
     for key in parents:
@@ -182,14 +213,15 @@ def models_take(document: dict[str, Any]) -> bool:
     return True
 
 
-def server_takes(server: Any, document: dict[str, Any]) -> bool:
+def refusal(server: Any, document: dict[str, Any], method: str = "POST", path: str = STRICT) -> str:
+    """The server's words when it refuses the object, empty when it takes it."""
     try:
-        server.request("POST", STRICT, document)
+        server.request(method, path, document)
     except Exception as error:
         if getattr(error, "code", None) not in REFUSED:
             raise
-        return False
-    return True
+        return str(error)
+    return ""
 
 
 def test_there_are_enough_of_them() -> None:
@@ -201,10 +233,36 @@ def test_there_are_enough_of_them() -> None:
 @pytest.mark.parametrize(("path", "value"), cases(VALID))
 def test_both_take(crd_server: Any, path: str, value: Any) -> None:
     document = changed(path, value)
-    assert (models_take(document), server_takes(crd_server, document)) == (True, True)
+    assert (models_take(document), refusal(crd_server, document)) == (True, "")
 
 
 @pytest.mark.parametrize(("path", "value"), cases(INVALID))
 def test_both_refuse(crd_server: Any, path: str, value: Any) -> None:
     document = changed(path, value)
-    assert (models_take(document), server_takes(crd_server, document)) == (False, False)
+    assert not models_take(document)
+    assert refusal(crd_server, document)
+
+
+@pytest.fixture(scope="module")
+def stored(crd_server: Any) -> Any:
+    """BASE as a server holds it, defaults and all."""
+    collection = STRICT.partition("?")[0]
+    yield crd_server.request("POST", collection, {**BASE, "metadata": {"name": "stored"}})
+    crd_server.request("DELETE", f"{collection}/stored")
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "takes"),
+    [
+        pytest.param(*case.values, takes, id=case.id)
+        for table, takes in ((EDITS, True), (FIXED_EDITS, False))
+        for case in cases(table)
+    ],
+)
+def test_both_judge_an_edit_alike(crd_server: Any, stored: dict[str, Any], path: str, value: Any, takes: bool) -> None:
+    edited = changed(path, value, stored)
+    by_operator = changed_for_good(parse_federation(stored), parse_federation(edited))
+    by_server = refusal(crd_server, edited, "PUT", STRICT.replace("?", "/stored?"))
+    assert (not by_operator, not by_server) == (takes, takes)
+    if not takes:
+        assert by_operator[0].partition(": ")[2] in by_server
