@@ -6,7 +6,15 @@ from typing import Any
 
 import pytest
 
-from metisfl.api import FederationState, GlobalModel, LearnerDocument, MetricValue, OutputDocument, RoundProgress
+from metisfl.api import (
+    EvaluatorDocument,
+    FederationState,
+    GlobalModel,
+    LearnerDocument,
+    MetricValue,
+    OutputDocument,
+    RoundProgress,
+)
 from metisfl_operator.reconcile.reconciler import InvalidFederationError
 from tests.integration.operator.world import FEDERATION, PODS, World
 
@@ -254,6 +262,34 @@ def test_an_external_group_has_no_pods_and_is_waited_for_in_words(world: World) 
     world.reconcile()
     assert world.condition("LearnersReady")[:2] == ("True", "AllConnected")
     assert world.status()["learners"]["summary"] == "5/5"
+
+
+def test_an_evaluator_group_can_be_added_and_is_told_apart(world: World) -> None:
+    """Though every share of the data is taken: it needs none."""
+    world.start()
+    groups = [*FEDERATION["spec"]["learnerGroups"], {"name": "judge", "role": "Evaluator", "replicas": 2}]
+    world.edit(learnerGroups=groups)
+    world.reconcile()
+    judges = [
+        EvaluatorDocument(id=f"judge-{n}", group="judge", connected=not n, activity="Idle", version=2, missed=n)
+        for n in (0, 1)
+    ]
+    metrics = [MetricValue(name="accuracy", value=0.75, version=2, examples=40)]
+    world.controller.says(FederationState.TRAINING, evaluators=judges, evaluator_metrics=metrics)
+    world.later()
+    world.reconcile()
+    assert world.replicas() == {"demo-a": 2, "demo-b": 1, "demo-judge": 2, "demo-controller": 1}
+    assert world.condition("LearnersReady")[:2] == ("True", "AllConnected")
+    status = world.status()
+    assert status["learners"]["summary"] == "3/3"
+    assert status["evaluators"] == {
+        "desired": 2,
+        "ready": 1,
+        "summary": "1/2",
+        "version": 2,
+        "metrics": [{"name": "accuracy", "value": "0.75"}],
+        "message": "judge-1 was busy or away for 1 version",
+    }
 
 
 def test_deliveries_to_the_output_are_told(world: World) -> None:
