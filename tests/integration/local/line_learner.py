@@ -29,9 +29,10 @@ class LineLearner(Learner):
         if task.round >= self.context.integer("fails_in_round", 1_000_000):
             raise ValueError("these points lie on no line")
         slope, offset = weights["slope"].copy(), weights["offset"].copy()
-        for _ in range(task.epochs):
-            error = self.x[:48] @ slope + offset - self.y[:48]
-            slope -= task.learning_rate * 2 * (self.x[:48].T @ error) / 48
+        for batch in task.batches(48):
+            time.sleep(self.context.number("batch_seconds", 0.0))
+            error = self.x[batch] @ slope + offset - self.y[batch]
+            slope -= task.learning_rate * 2 * (self.x[batch].T @ error) / len(batch)
             offset -= task.learning_rate * 2 * error.mean()
         return TrainingResult({"slope": slope, "offset": offset}, examples=48)
 
