@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import Field
 
 from metisfl.spec.fields import MetricName, PositiveFraction, SpecModel
-from metisfl.spec.rule import Json, Rule
+from metisfl.spec.rule import Rule
 
 _Learners = Annotated[int, Field(ge=1, le=100_000)]
 _Seed = Annotated[int, Field(ge=0, le=2_147_483_647)]
@@ -95,23 +95,11 @@ def _only_for(member: str, kind: SelectionType) -> Rule:
     )
 
 
-def _rounds_to_select_for(spec: Json) -> bool:
-    asynchronous = spec.get("protocol", {}).get("type") == "Asynchronous"
-    return not asynchronous or spec.get("selection", {}).get("type", SelectionType.ALL) == SelectionType.ALL
-
-
 RULES: tuple[Rule, ...] = (
     _only_for("random", SelectionType.RANDOM),
     _only_for("roundRobin", SelectionType.ROUND_ROBIN),
     _only_for("powerOfChoice", SelectionType.POWER_OF_CHOICE),
     _only_for("perGroup", SelectionType.PER_GROUP),
-    Rule(
-        path=("spec",),
-        message="protocol Asynchronous has no rounds to select learners for: selection.type must be All",
-        holds=_rounds_to_select_for,
-        cel="!has(self.protocol) || self.protocol.type != 'Asynchronous' || !has(self.selection) || "
-        "self.selection.type == 'All'",
-    ),
     Rule(
         path=("spec", "selection", "powerOfChoice"),
         message="candidates must be at least learners, which are taken from them",
