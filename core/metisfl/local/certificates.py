@@ -50,7 +50,7 @@ class CertificateFolder:
         for folder, files in self._layout(complete).items():
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             for name, content in files.items():
-                _write(folder / name, content)
+                write_private(folder / name, content)
 
     def _layout(self, complete: Complete) -> dict[Path, Mapping[str, bytes]]:
         ca = {CA_FILE: complete.root.certificate}
@@ -82,7 +82,7 @@ def _read(folder: Path, certificate: str = CERTIFICATE_FILE, key: str = KEY_FILE
         return None
 
 
-def _write(path: Path, content: bytes) -> None:
+def write_private(path: Path, content: bytes) -> None:
     """For this user alone, and never half-written."""
     if path.exists() and path.read_bytes() == content:
         return

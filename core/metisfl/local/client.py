@@ -10,6 +10,7 @@ import httpx
 from pydantic import TypeAdapter
 
 from metisfl.api import FederationDocument, ModelDocument, RoundDocument
+from metisfl.api.access import token_headers
 from metisfl.downloads import SHA256_HEADER, save
 
 T = TypeVar("T")
@@ -23,11 +24,13 @@ class UnreachableError(Exception):
 
 
 class ControllerClient:
-    """Context manager around one connection to `address`, host:port."""
+    """Context manager around one connection to `address`, host:port; `token` is what its REST side asks for."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, token: str | None = None) -> None:
         # Loopback: whatever proxy the environment names is not meant.
-        self._http = httpx.Client(base_url=f"http://{address}", timeout=_TIMEOUT_SECONDS, trust_env=False)
+        self._http = httpx.Client(
+            base_url=f"http://{address}", headers=token_headers(token), timeout=_TIMEOUT_SECONDS, trust_env=False
+        )
 
     def __enter__(self) -> Self:
         return self

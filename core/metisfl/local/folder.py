@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import yaml
 
+from metisfl.local.certificates import CertificateFolder, write_private
 from metisfl.spec import Federation, SpecError, load_federation
+from metisfl.spec.security import TlsMode
+from metisfl.tls.pem import PemError
 
 
 class RunFolderError(Exception):
@@ -59,6 +64,15 @@ class RunFolder:
     def summary(self) -> Path:
         return self.root / "summary.json"
 
+    @property
+    def token(self) -> Path:
+        """What the controller's REST side asks for."""
+        return self.root / "api-token"
+
+    @property
+    def certificates(self) -> CertificateFolder:
+        return CertificateFolder(self.root / "tls")
+
     def learner_state(self, name: str) -> Path:
         return self.root / "learners" / name
 
@@ -74,8 +88,11 @@ class RunFolder:
             document = federation.model_dump(mode="json", by_alias=True, exclude_unset=True)
             document["metadata"]["uid"] = uid
             self.federation.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
+            self._prepare_access(federation, uid)
         except OSError as error:
             raise RunFolderError(f"{self.root} cannot be used: {error.strerror}") from error
+        except PemError as error:
+            raise RunFolderError(f"{self.certificates.root}: {error}; name another folder with --output") from error
         return uid
 
     def write_source(self, files: Mapping[str, str]) -> None:
@@ -83,6 +100,14 @@ class RunFolder:
         self.source.mkdir(exist_ok=True)
         for name, text in files.items():
             (self.source / Path(name).name).write_text(text, encoding="utf-8")
+
+    def _prepare_access(self, federation: Federation, uid: str) -> None:
+        """Token and certificates, in files that nobody else may read; a run that goes on keeps its own."""
+        if not self.token.exists():
+            write_private(self.token, secrets.token_urlsafe(32).encode())
+        if federation.spec.security.tls.mode is not TlsMode.DISABLED:
+            groups = [group.name for group in federation.spec.learner_groups]
+            self.certificates.prepare(uid, groups, datetime.now(UTC))
 
     def _new_uid(self) -> str:
         if self.root.exists() and not self.root.is_dir():

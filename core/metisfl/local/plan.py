@@ -11,6 +11,7 @@ from pathlib import Path
 from metisfl.local.folder import RunFolder
 from metisfl.local.processes import Launch
 from metisfl.spec import Federation
+from metisfl.spec.security import TlsMode
 
 CONTROLLER = "controller"
 LOOPBACK = "127.0.0.1"
@@ -51,8 +52,11 @@ def controller_launch(
         "METISFL_GRPC_ADDRESS": endpoints.grpc if endpoints else ANY_PORT,
         "METISFL_HTTP_ADDRESS": endpoints.http if endpoints else ANY_PORT,
         "METISFL_ENDPOINT_FILE": str(folder.endpoints),
+        "METISFL_API_TOKEN_FILE": str(folder.token),
         "METISFL_LOG_FORMAT": "text",
     }
+    if _has_tls(federation):
+        settings["METISFL_TLS_DIR"] = str(folder.certificates.controller)
     if federation.spec.controller.threads is not None:
         settings["METISFL_THREADS"] = str(federation.spec.controller.threads)
     return Launch(CONTROLLER, _module("metisfl_controller"), _base(surroundings) | settings)
@@ -83,8 +87,14 @@ def learner_launches(
                 "METISFL_LEARNER_ORDINAL": str(ordinal),
                 "METISFL_STATE_DIR": str(folder.learner_state(name)),
             }
+            if _has_tls(federation):
+                own["METISFL_TLS_DIR"] = str(folder.certificates.learners(group.name))
             launches.append(Launch(name, _module("metisfl_learner"), base | limits | common | own))
     return launches
+
+
+def _has_tls(federation: Federation) -> bool:
+    return federation.spec.security.tls.mode is not TlsMode.DISABLED
 
 
 def _module(name: str) -> tuple[str, ...]:

@@ -89,7 +89,7 @@ class Session:
         self._supervisor.start(self._controller_launch(None), judge_controller)
         endpoints = self._await_endpoints()
         self._supervisor.replace(self._controller_launch(endpoints))
-        self._client = ControllerClient(endpoints.http)
+        self._client = ControllerClient(endpoints.http, self._folder.token.read_text())
         for launch in learner_launches(self._federation, self._folder, self._surroundings, endpoints):
             self._folder.learner_state(launch.name).mkdir(parents=True, exist_ok=True)
             evaluates = self._evaluates(launch.name)
