@@ -121,6 +121,7 @@ class Setup:
                 "protocol": {"type": "Synchronous", "synchronous": {"roundDeadlineSeconds": 7200}},
                 "selection": {"minLearners": self.min_learners or self.learners},
                 "transport": transport,
+                "security": {"tls": {"mode": "Disabled"}},
                 "termination": {"maxRounds": self.rounds},
                 "learnerGroups": [{"name": self.group, "replicas": self.learners}],
                 "controller": {name: value for name, value in controller.items() if value is not None},

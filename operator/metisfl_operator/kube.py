@@ -26,6 +26,7 @@ _COLLECTIONS = {
     "PersistentVolumeClaim": ("api/v1", "persistentvolumeclaims"),
     "ConfigMap": ("api/v1", "configmaps"),
     "Service": ("api/v1", "services"),
+    "Secret": ("api/v1", "secrets"),
     "Pod": ("api/v1", "pods"),
     "Event": ("api/v1", "events"),
     "NetworkPolicy": ("apis/networking.k8s.io/v1", "networkpolicies"),

@@ -41,6 +41,31 @@ def learners_name(federation: str, group: str) -> str:
     return f"{federation}-{group}"
 
 
+def root_secret(federation: str) -> str:
+    """The federation's root certificate and its key."""
+    return f"{federation}-ca"
+
+
+def issuer_secret(federation: str) -> str:
+    """What the controller signs learners' certificates with."""
+    return f"{federation}-client-issuer"
+
+
+def server_secret(federation: str) -> str:
+    """The controller's certificate and key."""
+    return f"{federation}-controller-tls"
+
+
+def bootstrap_secret(federation: str, group: str) -> str:
+    """What a learner group enrols with."""
+    return f"{federation}-{group}-bootstrap"
+
+
+def token_secret(federation: str) -> str:
+    """The token of the controller's REST side."""
+    return f"{federation}-api-token"
+
+
 def endpoint(federation: str, namespace: str) -> str:
     """host:port of the controller's gRPC for every pod of the cluster."""
     return f"{controller_name(federation)}.{namespace}.svc:{GRPC_PORT}"

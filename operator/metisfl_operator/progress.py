@@ -1,7 +1,8 @@
-"""What the controller says about itself: `GET /v1/federation`."""
+"""What the controller says about itself, `GET /v1/federation`, and what it is told: `PUT /v1/instances`."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -9,6 +10,7 @@ import httpx
 from pydantic import ValidationError
 
 from metisfl.api import FederationDocument
+from metisfl.api.access import token_headers
 from metisfl_operator.names import HTTP_PORT
 
 DEADLINE_SECONDS = 4.0
@@ -19,8 +21,14 @@ class ProgressError(Exception):
 
 
 class ProgressSource(Protocol):
-    def read(self, host: str) -> FederationDocument:
-        """The document of the controller at that address. Raises ProgressError."""
+    """Both raise ProgressError; `token` is what the controller asks for, if it does."""
+
+    def read(self, host: str, token: str | None) -> FederationDocument:
+        """The document of the controller at that address."""
+        ...
+
+    def announce(self, host: str, token: str | None, instances: Mapping[str, str]) -> None:
+        """The learners' pods that there are: UID by learner."""
         ...
 
 
@@ -38,13 +46,23 @@ class HttpProgress:
         limits = httpx.Limits(max_keepalive_connections=0)
         return cls(httpx.Client(timeout=DEADLINE_SECONDS, trust_env=False, limits=limits))
 
-    def read(self, host: str) -> FederationDocument:
-        address = f"[{host}]" if ":" in host else host
-        url = f"http://{address}:{self.port}/v1/federation"
+    def read(self, host: str, token: str | None) -> FederationDocument:
+        url = self._url(host, "federation")
+        answer = self._ask("GET", url, token)
         try:
-            answer = self.client.get(url).raise_for_status()
             return FederationDocument.model_validate_json(answer.content)
-        except httpx.HTTPError as error:
-            raise ProgressError(f"{url}: {error or type(error).__name__}") from error
         except ValidationError as error:
             raise ProgressError(f"{url}: not a federation document: {error.errors()[0]['msg']}") from error
+
+    def announce(self, host: str, token: str | None, instances: Mapping[str, str]) -> None:
+        self._ask("PUT", self._url(host, "instances"), token, dict(instances))
+
+    def _url(self, host: str, what: str) -> str:
+        address = f"[{host}]" if ":" in host else host
+        return f"http://{address}:{self.port}/v1/{what}"
+
+    def _ask(self, method: str, url: str, token: str | None, document: object = None) -> httpx.Response:
+        try:
+            return self.client.request(method, url, headers=token_headers(token), json=document).raise_for_status()
+        except httpx.HTTPError as error:
+            raise ProgressError(f"{url}: {error or type(error).__name__}") from error

@@ -17,7 +17,7 @@ from metisfl_controller.security.credentials import TlsFolder
 from metisfl_controller.security.enrolment import Enrolment
 from metisfl_controller.security.gate import CertificateGate, Gate, OpenGate
 from metisfl_controller.security.ledger import Issued, Ledger
-from metisfl_controller.settings import Settings
+from metisfl_controller.settings import Settings, SettingsError
 from metisfl_controller.state.security import SecurityStore
 
 
@@ -35,8 +35,9 @@ class Security:
 
     @classmethod
     def open(cls, settings: Settings, spec: FederationSpec, uid: str, clock: Clock, log: ContextLogger) -> Security:
-        """Once the state directory belongs to this process. Raises CredentialsError or StateError."""
-        tls = TlsFolder(settings.tls_dir, log) if settings.tls_dir else None
+        """Once the state directory belongs to this process. Raises SettingsError, CredentialsError or
+        StateError."""
+        tls = _tls_folder(settings, spec, log)
         store = SecurityStore(settings.state_dir)
         audit = Audit(store.record, clock, log)
         ledger = Ledger()
@@ -80,6 +81,17 @@ class Security:
     async def close(self) -> None:
         await self.audit.flush()
         await asyncio.to_thread(self.store.close)
+
+
+def _tls_folder(settings: Settings, spec: FederationSpec, log: ContextLogger) -> TlsFolder | None:
+    if not spec.security.tls.enabled:
+        return None
+    if settings.tls_dir is None:
+        raise SettingsError(
+            f"METISFL_TLS_DIR is not set, and security.tls.mode is {spec.security.tls.mode}: name the folder with the "
+            "controller's certificates, or set the mode to Disabled"
+        )
+    return TlsFolder(settings.tls_dir, log)
 
 
 def _places(spec: FederationSpec) -> dict[str, int]:

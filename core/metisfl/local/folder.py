@@ -15,7 +15,6 @@ import yaml
 
 from metisfl.local.certificates import CertificateFolder, write_private
 from metisfl.spec import Federation, SpecError, load_federation
-from metisfl.spec.security import TlsMode
 from metisfl.tls.pem import PemError
 
 
@@ -105,7 +104,7 @@ class RunFolder:
         """Token and certificates, in files that nobody else may read; a run that goes on keeps its own."""
         if not self.token.exists():
             write_private(self.token, secrets.token_urlsafe(32).encode())
-        if federation.spec.security.tls.mode is not TlsMode.DISABLED:
+        if federation.spec.security.tls.enabled:
             groups = [group.name for group in federation.spec.learner_groups]
             self.certificates.prepare(uid, groups, datetime.now(UTC))
 

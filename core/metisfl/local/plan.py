@@ -11,7 +11,6 @@ from pathlib import Path
 from metisfl.local.folder import RunFolder
 from metisfl.local.processes import Launch
 from metisfl.spec import Federation
-from metisfl.spec.security import TlsMode
 
 CONTROLLER = "controller"
 LOOPBACK = "127.0.0.1"
@@ -55,7 +54,7 @@ def controller_launch(
         "METISFL_API_TOKEN_FILE": str(folder.token),
         "METISFL_LOG_FORMAT": "text",
     }
-    if _has_tls(federation):
+    if federation.spec.security.tls.enabled:
         settings["METISFL_TLS_DIR"] = str(folder.certificates.controller)
     if federation.spec.controller.threads is not None:
         settings["METISFL_THREADS"] = str(federation.spec.controller.threads)
@@ -87,14 +86,10 @@ def learner_launches(
                 "METISFL_LEARNER_ORDINAL": str(ordinal),
                 "METISFL_STATE_DIR": str(folder.learner_state(name)),
             }
-            if _has_tls(federation):
+            if federation.spec.security.tls.enabled:
                 own["METISFL_TLS_DIR"] = str(folder.certificates.learners(group.name))
             launches.append(Launch(name, _module("metisfl_learner"), base | limits | common | own))
     return launches
-
-
-def _has_tls(federation: Federation) -> bool:
-    return federation.spec.security.tls.mode is not TlsMode.DISABLED
 
 
 def _module(name: str) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from typing import Annotated
 from pydantic import Field, StringConstraints
 
 from metisfl.spec.fields import SpecModel
+from metisfl.spec.rule import Json, Rule
 
 LEARNER_ID_PATTERN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?-[0-9]{1,5}$"
 
@@ -22,7 +23,7 @@ class TlsMode(StrEnum):
 class TlsSpec(SpecModel):
     """Mutual TLS between learners and controller."""
 
-    mode: TlsMode = TlsMode.DISABLED
+    mode: TlsMode = TlsMode.AUTO
     """Auto: the operator makes an authority for this federation, and every learner gets a certificate of its own.
     Disabled: learners and controller talk in clear text, and whoever reaches the controller may join."""
 
@@ -31,6 +32,10 @@ class TlsSpec(SpecModel):
 
     bootstrap_seconds: Annotated[int, Field(ge=60, le=31_536_000)] = 2_592_000
     """Lifetime of a group's bootstrap certificate, with which new learners enrol; for so long a bundle is good."""
+
+    @property
+    def enabled(self) -> bool:
+        return self.mode is not TlsMode.DISABLED
 
 
 class SecuritySpec(SpecModel):
@@ -43,3 +48,19 @@ class SecuritySpec(SpecModel):
     ] = []
     """Learners, <group>-<ordinal>, that are shut out at once. Their certificates stay worthless when they are taken off
     the list again; they may then enrol anew."""
+
+
+def _revoked_once(security: Json) -> bool:
+    revoked = security.get("revoked", [])
+    return len(revoked) == len(set(revoked))
+
+
+RULES: tuple[Rule, ...] = (
+    Rule(
+        path=("spec", "security"),
+        message="revoked must name each learner once",
+        holds=_revoked_once,
+        # The API server refuses duplicates itself: the list's type is set.
+        cel="",
+    ),
+)

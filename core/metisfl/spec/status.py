@@ -37,6 +37,8 @@ class ConditionType(StrEnum):
     PROGRESSING = "Progressing"
     """The federation is on its way: it starts, gathers learners, trains or evaluates. False when something is in the
     way, and once it has ended."""
+    SECURED = "Secured"
+    """Learners and controller prove to each other who they are, and nobody else can read along."""
     SUSPENDED = "Suspended"
     """spec.suspend is true: no pod runs, and the volume is kept."""
     MODEL_DELIVERED = "ModelDelivered"
@@ -57,7 +59,8 @@ class Condition(StatusModel):
     """One aspect of the federation's state, in the form all of Kubernetes uses."""
 
     type: Annotated[str, StringConstraints(min_length=1, max_length=63)]
-    """ControllerAvailable, LearnersReady, Progressing, Suspended, Complete, Failed; with an output ModelDelivered."""
+    """ControllerAvailable, LearnersReady, Progressing, Secured, Suspended, Complete, Failed; with an output
+    ModelDelivered."""
 
     status: ConditionStatus
     """Whether it holds."""

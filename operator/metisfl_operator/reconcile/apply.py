@@ -14,7 +14,7 @@ from metisfl_operator.resources.metadata import Manifest, Owner
 
 # The volume is never pruned: what was trained is worth more than tidiness.
 _PRUNED_KINDS = frozenset(
-    {"StatefulSet", "Service", "ConfigMap", "NetworkPolicy", "PodDisruptionBudget", "Ingress", "TLSRoute"}
+    {"StatefulSet", "Service", "ConfigMap", "Secret", "NetworkPolicy", "PodDisruptionBudget", "Ingress", "TLSRoute"}
 )
 
 

@@ -94,6 +94,7 @@ def conditions(situation: Situation) -> list[Condition]:
         ConditionType.CONTROLLER_AVAILABLE: controller,
         ConditionType.LEARNERS_READY: learners,
         ConditionType.PROGRESSING: _progressing(situation, controller, learners),
+        ConditionType.SECURED: _secured(situation),
         ConditionType.SUSPENDED: _suspended(situation),
     }
     stated = [dated(kind, judgement, situation) for kind, judgement in judged.items()]
@@ -144,7 +145,7 @@ def _controller_available(situation: Situation) -> Judgement:
         return Judgement(False, Reason.EXPIRED, f"Removed {ttl} seconds after the end; the volume is kept")
     if situation.document is not None:
         where = names.endpoint(owner.name, owner.namespace)
-        return Judgement(True, Reason.SERVING, f"Serving at {where}; TLS is Disabled, so learners talk in clear text")
+        return Judgement(True, Reason.SERVING, f"Serving at {where}")
     trouble = _worst(_troubles(situation, names.CONTROLLER))
     if trouble:
         return Judgement(False, trouble.reason, trouble.message)
@@ -226,6 +227,21 @@ def _delivered(situation: Situation) -> list[Condition]:
     else:
         told = Judgement(True, Reason.DELIVERED, f"Version {output.delivered} is at {output.url}")
     return [dated(ConditionType.MODEL_DELIVERED, told, situation)]
+
+
+def _secured(situation: Situation) -> Judgement:
+    damaged = next((t for t in situation.refused if t.reason is Reason.CERTIFICATES_UNUSABLE), None)
+    if damaged is not None:
+        return Judgement(False, damaged.reason, damaged.message)
+    tls = situation.federation.spec.security.tls
+    if not tls.enabled:
+        return Judgement(
+            False,
+            Reason.TLS_DISABLED,
+            "security.tls.mode is Disabled: whoever reaches the controller may join, and everything travels in clear "
+            "text",
+        )
+    return Judgement(True, Reason.MUTUAL_TLS, "Every learner has a certificate of its own, and so has the controller")
 
 
 def _outcome(situation: Situation) -> list[Condition]:

@@ -22,6 +22,7 @@ _QUIET = {
     Reason.SCALED_DOWN,
     Reason.DELIVERING,
     Reason.NOTHING_TO_DELIVER,
+    Reason.MUTUAL_TLS,
 }
 _ENDS = {Reason.COMPLETED, Reason.FAILED}
 _EXPECTED = {Reason.SUSPENDED, Reason.EXPIRED, Reason.SERVING, Reason.ALL_CONNECTED, Reason.WAITING_FOR_SITES}

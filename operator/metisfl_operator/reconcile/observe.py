@@ -12,10 +12,12 @@ from metisfl_operator.progress import ProgressError, ProgressSource
 from metisfl_operator.reconcile import pods
 from metisfl_operator.resources.claim import held_by
 from metisfl_operator.resources.metadata import Manifest, Owner
+from metisfl_operator.resources.secrets import token_of
 
 OWNED_KINDS = (
     "PersistentVolumeClaim",
     "ConfigMap",
+    "Secret",
     "Service",
     "StatefulSet",
     "NetworkPolicy",
@@ -35,6 +37,10 @@ class Observed:
     document: FederationDocument | None = None
     no_answer: str = ""
     """Why a controller that is ready gave no document."""
+    address: str | None = None
+    """Where a controller that is ready can be asked."""
+    token: str | None = None
+    """What it asks for in return."""
 
     def child(self, kind: str, name: str) -> Manifest | None:
         return self.children.get((kind, name))
@@ -60,8 +66,9 @@ def observe(kube: Kube, progress: ProgressSource, owner: Owner, existing_claim: 
     if existing_claim and (claim := kube.get("PersistentVolumeClaim", owner.namespace, existing_claim)):
         children["PersistentVolumeClaim", existing_claim] = claim
     found = kube.list("Pod", owner.namespace, labels=selector)
-    document, no_answer = _ask_controller(progress, owner, children, found)
-    return Observed(children, found, _events(kube, owner, children, found), document, no_answer)
+    address, token = _address(owner, children, found), token_of(children, owner.name)
+    document, no_answer = (None, "") if address is None else _ask_controller(progress, owner, address, token)
+    return Observed(children, found, _events(kube, owner, children, found), document, no_answer, address, token)
 
 
 def owned_by(manifest: Manifest, owner: Owner) -> bool:
@@ -69,18 +76,20 @@ def owned_by(manifest: Manifest, owner: Owner) -> bool:
     return any(reference.get("uid") == owner.uid for reference in references)
 
 
-def _ask_controller(
-    progress: ProgressSource, owner: Owner, children: dict[tuple[str, str], Manifest], found: Iterable[Manifest]
-) -> tuple[FederationDocument | None, str]:
+def _address(owner: Owner, children: dict[tuple[str, str], Manifest], found: Iterable[Manifest]) -> str | None:
     service = children.get(("Service", names.controller_name(owner.name)))
     host = (service or {}).get("spec", {}).get("clusterIP", "")
     serving = any(
         pods.ready(pod) for pod in found if pod["metadata"]["labels"].get(names.LABEL_COMPONENT) == names.CONTROLLER
     )
-    if not serving or host in ("", "None"):
-        return None, ""
+    return host if serving and host not in ("", "None") else None
+
+
+def _ask_controller(
+    progress: ProgressSource, owner: Owner, host: str, token: str | None
+) -> tuple[FederationDocument | None, str]:
     try:
-        document = progress.read(host)
+        document = progress.read(host, token)
     except ProgressError as error:
         return None, str(error)
     if document.uid != owner.uid:

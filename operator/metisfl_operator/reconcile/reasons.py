@@ -62,6 +62,14 @@ class Reason(StrEnum):
     EXPIRED = "Expired"
     """Removed ttlSecondsAfterFinished after the end."""
 
+    # Security.
+    MUTUAL_TLS = "MutualTls"
+    """Learners and controller show each other certificates, and nobody else gets in."""
+    TLS_DISABLED = "TlsDisabled"
+    """Whoever reaches the controller may join, and everything travels in clear text."""
+    CERTIFICATES_UNUSABLE = "CertificatesUnusable"
+    """The Secret with the root of the federation's certificates is damaged."""
+
     # Learners.
     ALL_CONNECTED = "AllConnected"
     """As many learners as wanted are connected."""

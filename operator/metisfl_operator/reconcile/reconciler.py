@@ -12,12 +12,15 @@ from metisfl.spec import KIND, Federation, SpecError, parse_federation
 from metisfl.spec.federation import MANAGER
 from metisfl.spec.rules import changed_for_good
 from metisfl.spec.status import ConditionStatus, ConditionType, FederationStatus
+from metisfl.tls.pem import PemError
 from metisfl_operator import names
 from metisfl_operator.kube import Kube, KubeError
 from metisfl_operator.partitions import PartitionPlan, PlanError
 from metisfl_operator.progress import ProgressSource
 from metisfl_operator.reconcile.adoption import adopt
+from metisfl_operator.reconcile.announcements import Announcements
 from metisfl_operator.reconcile.apply import apply
+from metisfl_operator.reconcile.certificates import wanted_secrets
 from metisfl_operator.reconcile.conditions import Situation, find, invalid_spec
 from metisfl_operator.reconcile.desired import Desired, desired, plan_for
 from metisfl_operator.reconcile.events import NORMAL, Notice, notices, record
@@ -61,6 +64,10 @@ class Reconciler:
     monotonic: Callable[[], float] = time.monotonic
     _written: dict[str, float] = field(default_factory=dict, init=False)
     _silent: dict[str, float] = field(default_factory=dict, init=False)
+    _announcements: Announcements = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._announcements = Announcements(self.progress)
 
     def reconcile(self, namespace: str, name: str) -> None:
         """One pass. Raises InvalidFederationError for a spec that cannot be, KubeError for all that may pass."""
@@ -101,11 +108,25 @@ class Reconciler:
             if trouble := self._adopt(owner, federation, observed, plan):
                 refused.append(trouble)
             else:
-                refused = apply(self.kube, owner, observed, wanted.manifests)
+                refused = self._apply(owner, federation, observed, wanted.manifests)
         situation = Situation(
             owner, federation, stage, observed, wanted.learners, previous, self.now(), refused, wanted.crowded
         )
         return previous if self._bear_with(owner, observed, previous) else status_of(situation)
+
+    def _apply(
+        self, owner: Owner, federation: Federation, observed: Observed, manifests: list[Manifest]
+    ) -> list[Trouble]:
+        """Secrets first: pods cannot start without them."""
+        try:
+            secrets = wanted_secrets(federation, owner, observed.children, self.now())
+        except PemError as error:
+            words = f"{error}; restore it from a backup, or delete it, and all learners have to enrol anew"
+            return [Trouble(Reason.CERTIFICATES_UNUSABLE, f"Secret {names.root_secret(owner.name)}", words)]
+        refused = apply(self.kube, owner, observed, [*secrets, *manifests])
+        if federation.spec.security.tls.enabled and (silence := self._announcements.announce(owner, observed)):
+            log.warning("%s/%s: pods were not announced: %s", owner.namespace, owner.name, silence)
+        return refused
 
     def _adopt(self, owner: Owner, federation: Federation, observed: Observed, plan: PartitionPlan) -> Trouble | None:
         name = federation.spec.controller.storage.existing_claim

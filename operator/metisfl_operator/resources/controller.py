@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from metisfl.api.access import TOKEN_FILE
 from metisfl.spec import API_GROUP, Federation
+from metisfl.tls.pem import CA_FILE, CERTIFICATE_FILE, ISSUER_CERTIFICATE_FILE, ISSUER_KEY_FILE, KEY_FILE
 from metisfl_operator import names
 from metisfl_operator.resources import pod
 from metisfl_operator.resources.claim import claim_name
@@ -18,7 +22,7 @@ def controller_set(owner: Owner, federation: Federation, settings: Settings, rep
     labels = names.labels(owner.name, names.CONTROLLER)
     selector = names.selector_labels(owner.name, names.CONTROLLER)
     spec = federation.spec
-    read_once = [spec.controller.memory_budget, spec.security.tls.mode]
+    read_once = [spec.controller.memory_budget, spec.security.tls.model_dump(mode="json")]
     return {
         "apiVersion": "apps/v1",
         "kind": "StatefulSet",
@@ -41,6 +45,7 @@ def controller_set(owner: Owner, federation: Federation, settings: Settings, rep
                             "persistentVolumeClaim": {"claimName": claim_name(owner.name, federation)},
                         },
                         {"name": pod.CONFIG_VOLUME, "configMap": {"name": name}},
+                        _access(owner, federation),
                         pod.scratch(),
                         *spec.controller.volumes,
                     ],
@@ -69,6 +74,7 @@ def _container(owner: Owner, federation: Federation, settings: Settings) -> Mani
         volumeMounts=[
             pod.mount(pod.STATE_VOLUME, pod.STATE_DIRECTORY),
             pod.mount(pod.CONFIG_VOLUME, pod.CONFIG_DIRECTORY, read_only=True),
+            pod.mount(pod.ACCESS_VOLUME, pod.ACCESS_DIRECTORY, read_only=True),
             pod.mount(pod.SCRATCH_VOLUME, pod.SCRATCH_DIRECTORY),
             *spec.volume_mounts,
         ],
@@ -89,11 +95,33 @@ def _environment(owner: Owner, federation: Federation, settings: Settings) -> li
         METISFL_ADOPT_STATE="true" if spec.storage.existing_claim else None,
         METISFL_GRPC_ADDRESS=f"0.0.0.0:{names.GRPC_PORT}",
         METISFL_HTTP_ADDRESS=f"0.0.0.0:{names.HTTP_PORT}",
+        METISFL_API_TOKEN_FILE=f"{pod.ACCESS_DIRECTORY}/{TOKEN_FILE}",
+        METISFL_TLS_DIR=pod.ACCESS_DIRECTORY if federation.spec.security.tls.enabled else None,
+        METISFL_ANNOUNCED_PODS="true" if federation.spec.security.tls.enabled else None,
         METISFL_LOG_FORMAT=settings.log_format,
         # Compiled kernels outlive the pod, so that a controller that was moved or killed is back in seconds.
         NUMBA_CACHE_DIR=f"{pod.STATE_DIRECTORY}/numba",
         METISFL_THREADS=None if spec.threads is None else str(spec.threads),
     )
+
+
+def _access(owner: Owner, federation: Federation) -> Manifest:
+    """Token and certificates in one folder, which the kubelet keeps up to date."""
+    sources = [_keys(names.token_secret(owner.name), {TOKEN_FILE: TOKEN_FILE})]
+    if federation.spec.security.tls.enabled:
+        sources += [
+            _keys(names.server_secret(owner.name), {name: name for name in (CA_FILE, CERTIFICATE_FILE, KEY_FILE)}),
+            _keys(
+                names.issuer_secret(owner.name),
+                {CERTIFICATE_FILE: ISSUER_CERTIFICATE_FILE, KEY_FILE: ISSUER_KEY_FILE},
+            ),
+        ]
+    return {"name": pod.ACCESS_VOLUME, "projected": {"defaultMode": pod.SECRET_MODE, "sources": sources}}
+
+
+def _keys(secret: str, paths: Mapping[str, str]) -> Manifest:
+    items = [{"key": key, "path": path} for key, path in paths.items()]
+    return {"secret": {"name": secret, "items": items}}
 
 
 def _variables_from(federation: Federation) -> Manifest:

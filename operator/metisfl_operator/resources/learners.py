@@ -18,6 +18,16 @@ def learner_set(
     labels = names.labels(owner.name, names.LEARNER, group.name)
     source = federation.spec.learner.source_ref
     volumes = [{"name": pod.STATE_VOLUME, "emptyDir": {}}, pod.scratch(), *group.volumes]
+    if federation.spec.security.tls.enabled:
+        volumes.append(
+            {
+                "name": pod.ACCESS_VOLUME,
+                "secret": {
+                    "secretName": names.bootstrap_secret(owner.name, group.name),
+                    "defaultMode": pod.SECRET_MODE,
+                },
+            }
+        )
     if source is not None:
         volumes.append({"name": pod.SOURCE_VOLUME, "configMap": {"name": source.name}})
     selector = names.selector_labels(owner.name, names.LEARNER, group.name)
@@ -48,6 +58,8 @@ def _container(owner: Owner, federation: Federation, group: LearnerGroup, settin
         pod.mount(pod.SCRATCH_VOLUME, pod.SCRATCH_DIRECTORY),
         *group.volume_mounts,
     ]
+    if federation.spec.security.tls.enabled:
+        mounts.append(pod.mount(pod.ACCESS_VOLUME, pod.ACCESS_DIRECTORY, read_only=True))
     if learner.source_ref is not None:
         mounts.append(pod.mount(pod.SOURCE_VOLUME, pod.SOURCE_DIRECTORY, read_only=True))
     return pod.container(
@@ -71,6 +83,7 @@ def _environment(owner: Owner, federation: Federation, group: LearnerGroup, sett
             METISFL_ENTRYPOINT=learner.entrypoint,
             METISFL_LEARNER_GROUP=group.name,
             METISFL_STATE_DIR=pod.STATE_DIRECTORY,
+            METISFL_TLS_DIR=pod.ACCESS_DIRECTORY if federation.spec.security.tls.enabled else None,
             METISFL_PARK_AFTER_STOP="true",
             METISFL_TERMINATION_LOG=_TERMINATION_LOG,
             METISFL_LOG_FORMAT=settings.log_format,
@@ -80,4 +93,5 @@ def _environment(owner: Owner, federation: Federation, group: LearnerGroup, sett
             USER="metisfl",
         ),
         {"name": "METISFL_POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
+        {"name": "METISFL_INSTANCE", "valueFrom": {"fieldRef": {"fieldPath": "metadata.uid"}}},
     ]

@@ -12,6 +12,7 @@ USER = 10001
 STATE_DIRECTORY = "/var/lib/metisfl"
 CONFIG_DIRECTORY = "/etc/metisfl"
 SOURCE_DIRECTORY = "/etc/metisfl/source"
+ACCESS_DIRECTORY = "/etc/metisfl-access"
 SCRATCH_DIRECTORY = "/tmp"  # the container's own, an emptyDir
 
 # Prefixed, so that a learner group's own volumes can have any other name.
@@ -19,6 +20,8 @@ STATE_VOLUME = "metisfl-state"
 CONFIG_VOLUME = "metisfl-config"
 SOURCE_VOLUME = "metisfl-source"
 SCRATCH_VOLUME = "metisfl-scratch"
+ACCESS_VOLUME = "metisfl-access"
+SECRET_MODE = 0o440
 
 DEFAULT_RESOURCES: Manifest = {"requests": {"cpu": "50m", "memory": "128Mi"}}
 

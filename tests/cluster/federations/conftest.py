@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import copy
 import fcntl
 import json
@@ -16,8 +17,10 @@ from typing import Any
 import pytest
 import yaml
 from helm_python import Chart, Config
+from kubernetes import config
 
 from metisfl.api import FederationDocument, RoundDocument
+from metisfl.api.access import TOKEN_FILE, token_headers
 
 ROOT = Path(__file__).resolve().parents[3]
 RELEASE, RELEASE_NAMESPACE = "metisfl", "metisfl-system"
@@ -97,9 +100,21 @@ class Lab:
         return self.status(name)
 
     def _ask(self, name: str, path: str) -> str:
+        """With the federation's token in a header, which kubectl cannot send through the API server."""
+        jsonpath = f"jsonpath={{.data.{TOKEN_FILE}}}"
+        encoded = self.kubectl("get", "secret", f"{name}-api-token", "-n", self.namespace, "-o", jsonpath)
         service = f"/api/v1/namespaces/{self.namespace}/services/{name}-controller:http/proxy"
-        answer: str = self.kubectl("get", "--raw", f"{service}/{path}")
-        return answer
+        with config.new_client_from_config(str(self.kubectl.kubeconfig)) as api:
+            answer, _, _ = api.call_api(
+                f"{service}/{path}",
+                "GET",
+                header_params=token_headers(base64.b64decode(encoded).decode()),
+                auth_settings=["BearerToken"],
+                _preload_content=False,
+                _request_timeout=30,
+            )
+            text: str = answer.data.decode()
+            return text
 
     def _state(self) -> str:
         parts = [

@@ -71,7 +71,7 @@ def test_what_is_wrong_is_told_within_a_minute(
     [
         ("aggregation", {"rule": "Krumm"}, 'spec.aggregation.rule: Unsupported value: "Krumm"'),
         ("protocol", {"synchronous": {"quorumPercent": 101}}, "less than or equal to 100"),
-        ("security", {"tls": {"mode": "Auto"}}, 'spec.security.tls.mode: Unsupported value: "Auto"'),
+        ("security", {"tls": {"mode": "Never"}}, 'spec.security.tls.mode: Unsupported value: "Never"'),
     ],
     ids=["unknown enum", "quorum above 100", "TLS that is not built"],
 )

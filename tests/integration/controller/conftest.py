@@ -41,7 +41,7 @@ Arrays = Mapping[str, np.ndarray]
 
 
 def federation(**spec: Any) -> dict[str, Any]:
-    """Two learners a-0 and a-1, and short deadlines, unless said otherwise."""
+    """Two learners a-0 and a-1, in clear text, unless said otherwise."""
     return {
         "apiVersion": "metisfl.dev/v1alpha1",
         "kind": "Federation",
@@ -50,6 +50,7 @@ def federation(**spec: Any) -> dict[str, Any]:
             "learner": {"entrypoint": "any:Class", "parameters": {"data": "digits"}},
             "learnerGroups": [{"name": "a", "replicas": 2}],
             "termination": {"maxRounds": 2},
+            "security": {"tls": {"mode": "Disabled"}},
             **spec,
         },
     }

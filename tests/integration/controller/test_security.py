@@ -76,6 +76,7 @@ def secured(served: Callable[..., Any], tmp_path: Path) -> Callable[..., Any]:
     ) -> AsyncIterator[Site]:
         certificates.prepare(UID, ["a", "b"], datetime.now(UTC), lifetimes)
         given = {"METISFL_TLS_DIR": str(certificates.controller), "METISFL_FEDERATION_UID": UID, **(settings or {})}
+        spec.setdefault("security", {"tls": {"mode": "Auto"}})
         async with served(settings=given, **spec) as table:
             yield Site(table, certificates.learners("a"))
 

@@ -72,7 +72,6 @@ def test_progress_is_shown(world: World) -> None:
     assert status["globalModel"]["version"] == 1
     assert status["endpoint"] == f"demo-controller.{world.space.name}.svc:50051"
     assert world.condition("ControllerAvailable")[:2] == ("True", "Serving")
-    assert "TLS is Disabled" in world.condition("ControllerAvailable")[2]
     assert world.condition("Progressing")[:2] == ("True", "Training")
     assert world.condition("LearnersReady")[:2] == ("False", "Starting")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -32,11 +33,19 @@ class Controller:
     uid: str = ""
     document: FederationDocument | None = None
 
-    def read(self, host: str) -> FederationDocument:
+    announced: dict[str, str] = field(default_factory=dict)
+
+    def read(self, host: str, token: str | None) -> FederationDocument:
         assert host.startswith("10.97."), "asked at the Service's address"
+        assert token, "shown the federation's token"
         if self.document is None:
             raise ProgressError("connection refused")
         return self.document
+
+    def announce(self, host: str, token: str | None, instances: Mapping[str, str]) -> None:
+        assert host.startswith("10.97.")
+        assert token
+        self.announced = dict(instances)
 
     def says(self, state: FederationState, connected: tuple[str, ...] = LEARNERS, **fields: Any) -> None:
         learners = [
@@ -95,7 +104,7 @@ class World:
     def written_by_the_operator(self) -> dict[tuple[str, str], dict[str, Any]]:
         """What stands in the operator's objects. The StatefulSet controller writes statuses, whenever it likes."""
         objects = {("federations", "demo"): self.space.get("federations", "demo")}
-        for kind in ("statefulsets", "services", "configmaps", "persistentvolumeclaims"):
+        for kind in ("secrets", "statefulsets", "services", "configmaps", "persistentvolumeclaims"):
             for name in self.space.names(kind):
                 if not name.startswith("demo"):
                     continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ import httpx
 import pytest
 
 from metisfl.api import FederationDocument, FederationState
+from metisfl.api.access import TOKEN_HEADER
 from metisfl_operator.progress import HttpProgress, ProgressError
 
 DOCUMENT = FederationDocument(name="demo", uid="u", incarnation=1, state=FederationState.TRAINING, max_rounds=3)
@@ -24,6 +26,12 @@ def serving(status: int, body: bytes) -> Iterator[HttpProgress]:
             self.send_response(status if self.path == "/v1/federation" else 404)
             self.end_headers()
             self.wfile.write(body)
+
+        def do_PUT(self) -> None:
+            told = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            right = self.path == "/v1/instances" and self.headers[TOKEN_HEADER] == "secret" and told == {"a-0": "u"}
+            self.send_response(status if right else 404)
+            self.end_headers()
 
         def log_message(self, *_: Any) -> None:
             pass
@@ -42,7 +50,7 @@ def serving(status: int, body: bytes) -> Iterator[HttpProgress]:
 
 def test_a_document() -> None:
     with serving(200, DOCUMENT.model_dump_json(by_alias=True).encode()) as progress:
-        assert progress.read("127.0.0.1") == DOCUMENT
+        assert progress.read("127.0.0.1", None) == DOCUMENT
 
 
 @pytest.mark.parametrize(
@@ -57,9 +65,16 @@ def test_a_document() -> None:
 )
 def test_anything_else(status: int, body: bytes, words: str) -> None:
     with serving(status, body) as progress, pytest.raises(ProgressError, match=words):
-        progress.read("127.0.0.1")
+        progress.read("127.0.0.1", None)
 
 
 def test_nobody_there(unused_tcp_port_factory: Callable[[], int]) -> None:
     with httpx.Client(timeout=5, trust_env=False) as client, pytest.raises(ProgressError, match=r"http://127\.0\.0\.1"):
-        HttpProgress(client, unused_tcp_port_factory()).read("127.0.0.1")
+        HttpProgress(client, unused_tcp_port_factory()).read("127.0.0.1", None)
+
+
+def test_pods_are_announced_with_the_token() -> None:
+    with serving(204, b"") as progress:
+        progress.announce("127.0.0.1", "secret", {"a-0": "u"})
+        with pytest.raises(ProgressError, match="404"):
+            progress.announce("127.0.0.1", "other", {"a-0": "u"})
