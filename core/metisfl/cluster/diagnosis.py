@@ -37,6 +37,10 @@ ADVICE: Mapping[str, str] = {
     "ControllerUnreachable": "check the network between learners and controller, NetworkPolicies for one",
     "LearnerLost": "read its log: metisfl logs NAME -n NS --learner LEARNER",
     "WaitingForSites": "give each site its bundle: metisfl bundle NAME -n NS --group GROUP",
+    "TlsDisabled": "set spec.security.tls.mode to Auto, unless the network itself encrypts and admits learners alone",
+    "CertificatesMissing": "make the Secret that the message names, or see why cert-manager has not: kubectl describe "
+    "certificate -n NS",
+    "CertificatesUnusable": "restore or replace the Secret that the message names",
     "NoAnswer": "read the controller's log: metisfl logs NAME -n NS",
     "DeliveryFailed": "check spec.output.url and the Secret of spec.output.secretRef; training goes on meanwhile",
     "LearnersMissing": "wait, or lower spec.selection.minLearners",

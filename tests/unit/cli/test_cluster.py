@@ -174,7 +174,7 @@ def test_a_suspended_federation_is_resumed_and_a_complete_one_is_well() -> None:
 def test_every_reason_of_the_operator_that_means_trouble_has_advice() -> None:
     harmless = {*_EXPECTED, Reason.STARTING, Reason.IN_PROGRESS, Reason.NOT_FAILED, Reason.NOT_SUSPENDED}
     harmless |= {Reason.SCALED_DOWN, Reason.DELIVERED, Reason.DELIVERING, Reason.NOTHING_TO_DELIVER, Reason.COMPLETED}
-    harmless |= {Reason.FAILED, Reason.WAITING_FOR_CONTROLLER}
+    harmless |= {Reason.FAILED, Reason.WAITING_FOR_CONTROLLER, Reason.MUTUAL_TLS}
     assert {reason for reason in Reason if reason not in harmless} - set(ADVICE) == set()
 
 
