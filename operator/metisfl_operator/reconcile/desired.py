@@ -9,7 +9,7 @@ from metisfl_operator import names
 from metisfl_operator.partitions import PartitionPlan
 from metisfl_operator.reconcile.lifecycle import Lifecycle
 from metisfl_operator.reconcile.observe import Observed
-from metisfl_operator.resources.claim import PLAN_ANNOTATION, claim_name, volume_claim
+from metisfl_operator.resources.claim import PLAN_ANNOTATION, claim_name, held_by, volume_claim
 from metisfl_operator.resources.configmap import config_map, controller_config, digest_of
 from metisfl_operator.resources.controller import controller_set
 from metisfl_operator.resources.disruption import disruption_budget
@@ -34,10 +34,10 @@ class Desired:
 
 def plan_for(federation: Federation, observed: Observed, owner: Owner) -> PartitionPlan:
     """The stored plan, extended where the spec has grown; a new one for a new federation. Raises PlanError."""
-    claim = observed.child("PersistentVolumeClaim", claim_name(owner.name, federation)) or {"metadata": {}}
-    stored = claim["metadata"].get("annotations", {}).get(PLAN_ANNOTATION)
-    if stored is None:
+    claim = observed.child("PersistentVolumeClaim", claim_name(owner.name, federation))
+    if claim is None or _brought_without_plan(claim, federation, owner):
         return PartitionPlan.of(federation.spec)
+    stored = claim["metadata"].get("annotations", {}).get(PLAN_ANNOTATION, "")
     return PartitionPlan.parse(stored).extended(federation.spec.training_groups)
 
 
@@ -74,6 +74,12 @@ def desired(
             awaited = min(awaited, _present(observed, names.learners_name(owner.name, group.name)))
         manifests.append(learner_set(owner, federation, group, settings, awaited))
     return Desired([stamped(manifest) for manifest in manifests], learners, crowded)
+
+
+def _brought_without_plan(claim: Manifest, federation: Federation, owner: Owner) -> bool:
+    """Whether a claim to go on from never had a plan; one that is this federation's by now has lost it."""
+    existing = federation.spec.controller.storage.existing_claim is not None
+    return existing and PLAN_ANNOTATION not in claim["metadata"].get("annotations", {}) and not held_by(claim, owner)
 
 
 def _knows(observed: Observed, configuration: Manifest) -> bool:

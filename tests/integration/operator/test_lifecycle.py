@@ -246,8 +246,24 @@ def test_a_volume_that_is_not_there_is_told(world: World) -> None:
     world.space.create("persistentvolumeclaims", {"metadata": {"name": "kept"}, "spec": claim})
     world.later()
     world.reconcile()
+    assert "metisfl.dev/partition-plan" in world.space.get("persistentvolumeclaims", "kept")["metadata"]["annotations"]
     mounted = world.space.get("statefulsets", "demo-controller")["spec"]["template"]["spec"]["volumes"]
     assert {"claimName": "kept"} in [volume.get("persistentVolumeClaim") for volume in mounted]
+
+
+@pytest.mark.parametrize("storage", [{}, {"existingClaim": "kept"}], ids=["own", "existing"])
+def test_a_plan_that_was_taken_away_is_told_and_not_made_anew(world: World, storage: dict[str, str]) -> None:
+    claim = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}
+    world.space.create("persistentvolumeclaims", {"metadata": {"name": "kept"}, "spec": claim})
+    world.federate(controller={"storage": storage})
+    world.reconcile()
+    name = storage.get("existingClaim", "demo-controller")
+    world.space.patch(
+        "persistentvolumeclaims", name, {"metadata": {"annotations": {"metisfl.dev/partition-plan": None}}}
+    )
+    world.later()
+    world.reconcile()
+    assert world.condition("Progressing")[:2] == ("False", "PlanUnreadable")
 
 
 # ---- events
