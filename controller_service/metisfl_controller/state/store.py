@@ -149,18 +149,19 @@ class Store:
 
     def _start(self, uid: str, name: str, adopt: bool) -> None:
         row = self._one("SELECT uid FROM federation")
-        if row and row[0] != uid and adopt:
-            self._database.execute(
-                "UPDATE federation SET uid = ?, name = ?, started_at = NULL, state = '', reason = '', message = '', "
-                "completed_at = NULL, published_version = NULL",
-                (uid, name),
-            )
-            self._database.execute("DELETE FROM rule_states")
-        elif row and row[0] != uid:
+        foreign = row is not None and row[0] != uid
+        if row is not None and foreign and not adopt:
             raise StateError(
                 f"{self.directory} holds another federation (uid {row[0]}, this one is {uid}): use an empty directory"
             )
         with self._transaction():
+            if foreign:
+                self._database.execute(
+                    "UPDATE federation SET uid = ?, name = ?, started_at = NULL, state = '', reason = '', "
+                    "message = '', completed_at = NULL, published_version = NULL",
+                    (uid, name),
+                )
+                self._database.execute("DELETE FROM rule_states")
             self._database.execute(
                 "INSERT INTO federation (id, uid, name, incarnation) VALUES (1, ?, ?, 1) "
                 "ON CONFLICT (id) DO UPDATE SET incarnation = incarnation + 1",

@@ -241,6 +241,25 @@ def test_the_state_of_another_federation_is_refused(tmp_path: Path) -> None:
     Store(tmp_path, "uid-1", "digits").close()
 
 
+def test_the_state_of_another_federation_is_adopted_when_asked_and_gone_on_from(tmp_path: Path) -> None:
+    with closing(Store(tmp_path, "uid-1", "digits")) as store:
+        store.commit_initial(LAYOUT, model())
+        store.record_start(100.0)
+        store.record_outcome(Outcome("Complete", "MaxRoundsReached", "done", 200.0, 0))
+    with closing(Store(tmp_path, "uid-2", "later", adopt=True)) as store:
+        found = store.snapshot()
+        assert found.latest is not None
+        assert (found.latest.version, found.layout, found.incarnation) == (0, LAYOUT, 2)
+        # It has not ended, and its time begins anew.
+        assert (found.outcome, found.started_at) == (None, None)
+        store.record_outcome(Outcome("Complete", "MaxRoundsReached", "done", 300.0, 0))
+    # It is this one's from now on: its end stays, and the one of before is foreign.
+    with closing(Store(tmp_path, "uid-2", "later", adopt=True)) as store:
+        assert store.snapshot().outcome is not None
+    with pytest.raises(StateError, match="another federation"):
+        Store(tmp_path, "uid-1", "digits")
+
+
 def test_a_damaged_model_is_noticed(store: Store) -> None:
     stored = store.commit_initial(LAYOUT, model())
     content = bytearray(store.path(stored).read_bytes())
