@@ -89,6 +89,8 @@ class KubeClient:
         return cls(DynamicClient(api_client, discoverer=lambda *_: None))
 
     def get(self, kind: str, namespace: str, name: str) -> Manifest | None:
+        if not self._serves(kind):
+            return None
         try:
             return self._call("get", self._path(kind, namespace, name))
         except KubeError as error:
