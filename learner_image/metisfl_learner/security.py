@@ -175,7 +175,9 @@ class Passport:
         self.certified = None
 
     def _flaw(self, pair: KeyPair) -> str | None:
-        return flaw(pair.certificates, read_certificates(self.trust.roots), datetime.fromtimestamp(self._now(), UTC))
+        # The controller may have another root than the learners: then what signed the bootstrap certificate counts.
+        roots = (*read_certificates(self.trust.roots), *self.trust.bootstrap.certificates[1:])
+        return flaw(pair.certificates, roots, datetime.fromtimestamp(self._now(), UTC))
 
     def _kept(self) -> Certified | None:
         """From an earlier start; None when there is none, or it is somebody else's."""

@@ -32,6 +32,7 @@ _COLLECTIONS = {
     "NetworkPolicy": ("apis/networking.k8s.io/v1", "networkpolicies"),
     "PodDisruptionBudget": ("apis/policy/v1", "poddisruptionbudgets"),
     "Ingress": ("apis/networking.k8s.io/v1", "ingresses"),
+    "Certificate": ("apis/cert-manager.io/v1", "certificates"),
     "TLSRoute": ("apis/gateway.networking.k8s.io/v1", "tlsroutes"),
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from metisfl.spec import API_GROUP
+from metisfl.spec.security import TlsSpec
 
 FIELD_MANAGER = "metisfl-operator"
 
@@ -46,14 +47,14 @@ def root_secret(federation: str) -> str:
     return f"{federation}-ca"
 
 
-def issuer_secret(federation: str) -> str:
+def issuer_secret(federation: str, tls: TlsSpec) -> str:
     """What the controller signs learners' certificates with."""
-    return f"{federation}-client-issuer"
+    return tls.secret.client_issuer if tls.secret else f"{federation}-client-issuer"
 
 
-def server_secret(federation: str) -> str:
+def server_secret(federation: str, tls: TlsSpec) -> str:
     """The controller's certificate and key."""
-    return f"{federation}-controller-tls"
+    return tls.secret.server if tls.secret else f"{federation}-controller-tls"
 
 
 def bootstrap_secret(federation: str, group: str) -> str:

@@ -13,6 +13,7 @@ ASK_AGAIN_SECONDS = 300.0
 # By plural: the group, and the versions that have it in the form we write, newest first.
 MOVED: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "poddisruptionbudgets": ("policy", ("v1", "v1beta1")),
+    "certificates": ("cert-manager.io", ("v1",)),
     "tlsroutes": ("gateway.networking.k8s.io", ("v1", "v1alpha3", "v1alpha2")),
 }
 

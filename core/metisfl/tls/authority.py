@@ -34,9 +34,7 @@ class Authority:
 
     @property
     def chain(self) -> tuple[x509.Certificate, ...]:
-        """What a certificate made with it must be sent along with; empty for a root."""
-        if self.certificate.issuer == self.certificate.subject:
-            return ()
+        """What a certificate made with it is sent along with, so that it can be followed to the root."""
         return (self.certificate, *self.above)
 
 
@@ -56,7 +54,8 @@ def make_client_issuer(root: Authority, federation: str, lifetime: timedelta, no
     key = new_key()
     builder = _authority(_builder(_name(f"metisfl clients {federation}"), key.public_key(), lifetime, now, root), 0)
     builder = builder.add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False)
-    return Authority(_signed(builder, root), key, root.chain)
+    above = () if root.certificate.issuer == root.certificate.subject else root.chain
+    return Authority(_signed(builder, root), key, above)
 
 
 def issue_server(

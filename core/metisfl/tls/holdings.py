@@ -65,7 +65,7 @@ def maintained(held: Holdings, federation: str, groups: Iterable[str], lifetimes
     server = held.server
     if server is None or not _good(server, root, now):
         key = new_key()
-        server = pair([issue_server(root, federation, key.public_key(), lifetimes.server, now), *root.chain], key)
+        server = pair([issue_server(root, federation, key.public_key(), lifetimes.server, now)], key)
     bootstraps = maintained_bootstraps(
         held.bootstraps, issuer_pair.authority(), federation, groups, lifetimes.bootstrap, now
     )

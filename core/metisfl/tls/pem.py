@@ -116,7 +116,7 @@ def flaw(chain: Sequence[x509.Certificate], roots: Iterable[x509.Certificate], n
     for certificate, above in itertools.pairwise(chain):
         if not issued_by(certificate, above):
             return f"{above.subject.rfc4514_string()} has not signed it"
-    if not any(issued_by(chain[-1], root) for root in roots):
+    if not any(chain[-1] == root or issued_by(chain[-1], root) for root in roots):
         return "another authority than this federation's has signed it"
     return None
 

@@ -14,11 +14,14 @@ from metisfl_operator.resources.metadata import Manifest, Owner
 
 # The volume is never pruned: what was trained is worth more than tidiness.
 _PRUNED_KINDS = frozenset(
-    {"StatefulSet", "Service", "ConfigMap", "Secret", "NetworkPolicy", "PodDisruptionBudget", "Ingress", "TLSRoute"}
+    {"StatefulSet", "Service", "ConfigMap", "Secret", "Certificate"}
+    | {"NetworkPolicy", "PodDisruptionBudget", "Ingress", "TLSRoute"}
 )
 
 
-def apply(kube: Kube, owner: Owner, observed: Observed, manifests: Iterable[Manifest]) -> list[Trouble]:
+def apply(
+    kube: Kube, owner: Owner, observed: Observed, manifests: Iterable[Manifest], *, prune: bool = True
+) -> list[Trouble]:
     """Apply in order, each object that differs from what was observed; one that is refused does not hold up the others.
 
     Answers what was refused. Raises KubeError when the API server cannot be asked.
@@ -40,7 +43,8 @@ def apply(kube: Kube, owner: Owner, observed: Observed, manifests: Iterable[Mani
             if not error.rejected:
                 raise
             refused.append(Trouble(Reason.APPLY_REJECTED, f"{kind} {name}", str(error)))
-    _prune(kube, observed, wanted)
+    if prune:
+        _prune(kube, observed, wanted)
     return refused
 
 

@@ -230,9 +230,10 @@ def _delivered(situation: Situation) -> list[Condition]:
 
 
 def _secured(situation: Situation) -> Judgement:
-    damaged = next((t for t in situation.refused if t.reason is Reason.CERTIFICATES_UNUSABLE), None)
-    if damaged is not None:
-        return Judgement(False, damaged.reason, damaged.message)
+    wrong = (Reason.CERTIFICATES_MISSING, Reason.CERTIFICATES_UNUSABLE)
+    for trouble in situation.refused:
+        if trouble.reason in wrong:
+            return Judgement(False, trouble.reason, trouble.message)
     tls = situation.federation.spec.security.tls
     if not tls.enabled:
         return Judgement(

@@ -24,6 +24,7 @@ OWNED_KINDS = (
     "PodDisruptionBudget",
     "Ingress",
     "TLSRoute",
+    "Certificate",
 )
 
 

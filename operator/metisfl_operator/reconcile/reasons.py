@@ -67,8 +67,10 @@ class Reason(StrEnum):
     """Learners and controller show each other certificates, and nobody else gets in."""
     TLS_DISABLED = "TlsDisabled"
     """Whoever reaches the controller may join, and everything travels in clear text."""
+    CERTIFICATES_MISSING = "CertificatesMissing"
+    """A Secret that somebody else makes, cert-manager or you, is not there."""
     CERTIFICATES_UNUSABLE = "CertificatesUnusable"
-    """The Secret with the root of the federation's certificates is damaged."""
+    """A Secret that certificates are made from is damaged, expired, or lacks a part."""
 
     # Learners.
     ALL_CONNECTED = "AllConnected"

@@ -12,7 +12,6 @@ from metisfl.spec import KIND, Federation, SpecError, parse_federation
 from metisfl.spec.federation import MANAGER
 from metisfl.spec.rules import changed_for_good
 from metisfl.spec.status import ConditionStatus, ConditionType, FederationStatus
-from metisfl.tls.pem import PemError
 from metisfl_operator import names
 from metisfl_operator.kube import Kube, KubeError
 from metisfl_operator.partitions import PartitionPlan, PlanError
@@ -20,7 +19,12 @@ from metisfl_operator.progress import ProgressSource
 from metisfl_operator.reconcile.adoption import adopt
 from metisfl_operator.reconcile.announcements import Announcements
 from metisfl_operator.reconcile.apply import apply
-from metisfl_operator.reconcile.certificates import wanted_secrets
+from metisfl_operator.reconcile.certificates import (
+    CertificatesError,
+    certificate_requests,
+    given_secrets,
+    wanted_secrets,
+)
 from metisfl_operator.reconcile.conditions import Situation, find, invalid_spec
 from metisfl_operator.reconcile.desired import Desired, desired, plan_for
 from metisfl_operator.reconcile.events import NORMAL, Notice, notices, record
@@ -118,12 +122,13 @@ class Reconciler:
         self, owner: Owner, federation: Federation, observed: Observed, manifests: list[Manifest]
     ) -> list[Trouble]:
         """Secrets first: pods cannot start without them."""
+        requests = certificate_requests(federation, owner)
         try:
-            secrets = wanted_secrets(federation, owner, observed.children, self.now())
-        except PemError as error:
-            words = f"{error}; restore it from a backup, or delete it, and all learners have to enrol anew"
-            return [Trouble(Reason.CERTIFICATES_UNUSABLE, f"Secret {names.root_secret(owner.name)}", words)]
-        refused = apply(self.kube, owner, observed, [*secrets, *manifests])
+            given = given_secrets(self.kube, federation, owner)
+            secrets = wanted_secrets(federation, owner, observed.children, given, self.now())
+        except CertificatesError as error:
+            return [*apply(self.kube, owner, observed, requests, prune=False), error.trouble]
+        refused = apply(self.kube, owner, observed, [*requests, *secrets, *manifests])
         if federation.spec.security.tls.enabled and (silence := self._announcements.announce(owner, observed)):
             log.warning("%s/%s: pods were not announced: %s", owner.namespace, owner.name, silence)
         return refused

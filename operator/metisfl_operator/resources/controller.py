@@ -108,13 +108,14 @@ def _environment(owner: Owner, federation: Federation, settings: Settings) -> li
 def _access(owner: Owner, federation: Federation) -> Manifest:
     """Token and certificates in one folder, which the kubelet keeps up to date."""
     sources = [_keys(names.token_secret(owner.name), {TOKEN_FILE: TOKEN_FILE})]
-    if federation.spec.security.tls.enabled:
+    tls = federation.spec.security.tls
+    if tls.enabled:
+        # The root that clients' certificates lead to is the issuer's; learners know the server's.
+        issuer = {CA_FILE: CA_FILE, CERTIFICATE_FILE: ISSUER_CERTIFICATE_FILE, KEY_FILE: ISSUER_KEY_FILE}
+        server = {CERTIFICATE_FILE: CERTIFICATE_FILE, KEY_FILE: KEY_FILE}
         sources += [
-            _keys(names.server_secret(owner.name), {name: name for name in (CA_FILE, CERTIFICATE_FILE, KEY_FILE)}),
-            _keys(
-                names.issuer_secret(owner.name),
-                {CERTIFICATE_FILE: ISSUER_CERTIFICATE_FILE, KEY_FILE: ISSUER_KEY_FILE},
-            ),
+            _keys(names.server_secret(owner.name, tls), server),
+            _keys(names.issuer_secret(owner.name, tls), issuer),
         ]
     return {"name": pod.ACCESS_VOLUME, "projected": {"defaultMode": pod.SECRET_MODE, "sources": sources}}
 

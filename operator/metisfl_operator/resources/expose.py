@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from metisfl.spec import Federation
 from metisfl.spec.expose import ExposeSpec, ExposeType
-from metisfl.tls.names import server_name
 from metisfl_operator import names
 from metisfl_operator.resources.metadata import Manifest, Owner, metadata
 
@@ -27,9 +26,9 @@ def exposure(owner: Owner, federation: Federation) -> list[Manifest]:
         case ExposeType.NODE_PORT | ExposeType.LOAD_BALANCER:
             return [_service(owner, expose)]
         case ExposeType.INGRESS:
-            return [_ingress(owner, expose)]
+            return [_ingress(owner, expose, federation.spec.security.tls.server_name(owner.uid))]
         case ExposeType.GATEWAY:
-            return [_tls_route(owner, expose)]
+            return [_tls_route(owner, expose, federation.spec.security.tls.server_name(owner.uid))]
         case ExposeType.CLUSTER_IP:
             return []
 
@@ -71,7 +70,7 @@ def _service(owner: Owner, expose: ExposeSpec) -> Manifest:
     }
 
 
-def _ingress(owner: Owner, expose: ExposeSpec) -> Manifest:
+def _ingress(owner: Owner, expose: ExposeSpec, server_name: str) -> Manifest:
     backend = {"service": {"name": names.controller_name(owner.name), "port": {"name": "grpc"}}}
     chosen = {} if expose.ingress_class_name is None else {"ingressClassName": expose.ingress_class_name}
     return {
@@ -80,10 +79,10 @@ def _ingress(owner: Owner, expose: ExposeSpec) -> Manifest:
         "metadata": _metadata(owner, _NGINX | expose.annotations),
         "spec": {
             **chosen,
-            "tls": [{"hosts": [server_name(owner.uid)]}],
+            "tls": [{"hosts": [server_name]}],
             "rules": [
                 {
-                    "host": server_name(owner.uid),
+                    "host": server_name,
                     "http": {"paths": [{"path": "/", "pathType": "Prefix", "backend": backend}]},
                 }
             ],
@@ -91,7 +90,7 @@ def _ingress(owner: Owner, expose: ExposeSpec) -> Manifest:
     }
 
 
-def _tls_route(owner: Owner, expose: ExposeSpec) -> Manifest:
+def _tls_route(owner: Owner, expose: ExposeSpec, server_name: str) -> Manifest:
     assert expose.gateway is not None
     return {
         "apiVersion": "gateway.networking.k8s.io/v1",
@@ -99,7 +98,7 @@ def _tls_route(owner: Owner, expose: ExposeSpec) -> Manifest:
         "metadata": _metadata(owner, dict(expose.annotations)),
         "spec": {
             "parentRefs": [expose.gateway.model_dump(by_alias=True, exclude_none=True)],
-            "hostnames": [server_name(owner.uid)],
+            "hostnames": [server_name],
             "rules": [{"backendRefs": [{"name": names.controller_name(owner.name), "port": names.GRPC_PORT}]}],
         },
     }

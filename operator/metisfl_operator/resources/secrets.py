@@ -11,13 +11,17 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from metisfl.api.access import TOKEN_FILE
+from metisfl.spec.security import TlsSpec
 from metisfl.tls.holdings import Complete, Holdings
-from metisfl.tls.pem import CA_FILE, CERTIFICATE_FILE, KEY_FILE, KeyPair
+from metisfl.tls.pem import CA_FILE, CERTIFICATE_FILE, KEY_FILE, SERVER_NAME_FILE, KeyPair
 from metisfl_operator import names
 from metisfl_operator.resources.metadata import Manifest, Owner, metadata
+
+Children = Mapping[tuple[str, str], Manifest]
+"""A federation's objects by kind and name."""
 
 
 def secret(owner: Owner, name: str, content: Mapping[str, bytes], group: str | None = None) -> Manifest:
@@ -32,28 +36,44 @@ def secret(owner: Owner, name: str, content: Mapping[str, bytes], group: str | N
     }
 
 
-def certificate_secrets(owner: Owner, complete: Complete) -> list[Manifest]:
-    name, root = owner.name, complete.root.certificate
+def certificate_secrets(owner: Owner, complete: Complete, server_name: str) -> list[Manifest]:
+    """All of mode Auto."""
+    name, root, own = owner.name, complete.root.certificate, TlsSpec()
     return [
         secret(owner, names.root_secret(name), _content(complete.root, root)),
-        secret(owner, names.issuer_secret(name), _content(complete.issuer, root)),
-        secret(owner, names.server_secret(name), _content(complete.server, root)),
-        *(
-            secret(owner, names.bootstrap_secret(name, group), _content(held, root), group)
-            for group, held in complete.bootstraps.items()
-        ),
+        secret(owner, names.issuer_secret(name, own), _content(complete.issuer, root)),
+        secret(owner, names.server_secret(name, own), _content(complete.server, root)),
+        *bootstrap_secrets(owner, complete.bootstraps, root, server_name),
     ]
 
 
-def held_certificates(children: Mapping[tuple[str, str], Manifest], federation: str, groups: list[str]) -> Holdings:
+def bootstrap_secrets(owner: Owner, bootstraps: Mapping[str, KeyPair], root: bytes, server_name: str) -> list[Manifest]:
+    """`root`: what learners trust, PEM; `server_name`: what they ask for."""
+    named = {SERVER_NAME_FILE: server_name.encode()}
+    return [
+        secret(owner, names.bootstrap_secret(owner.name, group), {**_content(held, root), **named}, group)
+        for group, held in bootstraps.items()
+    ]
+
+
+def held_certificates(children: Children, federation: str, groups: Iterable[str]) -> Holdings:
     """What the Secrets among `children` hold; one without its keys counts as damaged, and not as missing."""
-    bootstraps = {group: _pair(children, names.bootstrap_secret(federation, group)) for group in groups}
+    own = TlsSpec()
     return Holdings(
         _pair(children, names.root_secret(federation)),
-        _pair(children, names.issuer_secret(federation)),
-        _pair(children, names.server_secret(federation)),
-        {group: pair for group, pair in bootstraps.items() if pair is not None},
+        _pair(children, names.issuer_secret(federation, own)),
+        _pair(children, names.server_secret(federation, own)),
+        held_bootstraps(children, federation, groups),
     )
+
+
+def held_bootstraps(children: Children, federation: str, groups: Iterable[str]) -> dict[str, KeyPair]:
+    found = {group: _pair(children, names.bootstrap_secret(federation, group)) for group in groups}
+    return {group: pair for group, pair in found.items() if pair is not None}
+
+
+def pair_of(manifest: Manifest) -> KeyPair:
+    return KeyPair(content_of(manifest, CERTIFICATE_FILE), content_of(manifest, KEY_FILE))
 
 
 def content_of(manifest: Manifest, key: str) -> bytes:
@@ -64,15 +84,15 @@ def content_of(manifest: Manifest, key: str) -> bytes:
         return b""
 
 
-def token_of(children: Mapping[tuple[str, str], Manifest], federation: str) -> str | None:
+def token_of(children: Children, federation: str) -> str | None:
     """The token of the controller's REST side, once there is one."""
     found = children.get(("Secret", names.token_secret(federation)))
     return content_of(found, TOKEN_FILE).decode(errors="replace") or None if found else None
 
 
-def _pair(children: Mapping[tuple[str, str], Manifest], name: str) -> KeyPair | None:
+def _pair(children: Children, name: str) -> KeyPair | None:
     found = children.get(("Secret", name))
-    return None if found is None else KeyPair(content_of(found, CERTIFICATE_FILE), content_of(found, KEY_FILE))
+    return None if found is None else pair_of(found)
 
 
 def _content(pair: KeyPair, root: bytes) -> dict[str, bytes]:

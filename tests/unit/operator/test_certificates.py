@@ -10,9 +10,9 @@ import pytest
 
 from metisfl.spec import Federation
 from metisfl.tls.names import BootstrapIdentity
-from metisfl.tls.pem import PemError, flaw, identity_of, read_certificates
+from metisfl.tls.pem import flaw, identity_of, read_certificates
 from metisfl_operator.reconcile.announcements import Announcements, instances
-from metisfl_operator.reconcile.certificates import wanted_secrets
+from metisfl_operator.reconcile.certificates import CertificatesError, Given, wanted_secrets
 from metisfl_operator.reconcile.observe import Observed
 from metisfl_operator.resources.metadata import Owner
 from metisfl_operator.resources.secrets import content_of
@@ -31,7 +31,7 @@ def owner() -> Owner:
 
 
 def pass_over(federation: Federation, owner: Owner, held: Children, now: datetime = NOW) -> Children:
-    wanted = wanted_secrets(federation, owner, held, now)
+    wanted = wanted_secrets(federation, owner, held, Given(), now)
     return {(m["kind"], m["metadata"]["name"]): m for m in wanted}
 
 
@@ -86,8 +86,8 @@ def test_a_damaged_root_is_left_alone(federation: Build, owner: Owner) -> None:
     found = federation(security=AUTO)
     held = pass_over(found, owner, {})
     held["Secret", "demo-ca"]["data"] = {}
-    with pytest.raises(PemError):
-        wanted_secrets(found, owner, held, NOW)
+    with pytest.raises(CertificatesError, match="restore it"):
+        wanted_secrets(found, owner, held, Given(), NOW)
 
 
 def test_without_tls_there_is_a_token_alone(federation: Build, owner: Owner) -> None:
