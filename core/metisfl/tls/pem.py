@@ -97,6 +97,16 @@ def identity_of(certificate: x509.Certificate) -> Identity:
     return parse_identity(uris[0])
 
 
+def is_for_host(certificate: x509.Certificate, host: str) -> bool:
+    """Whether a server's certificate has this DNS name, or a wildcard for its first label."""
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return False
+    hosts = {name.lower() for name in names.get_values_for_type(x509.DNSName)}
+    return not hosts.isdisjoint({host.lower(), f"*.{host.lower().partition('.')[2]}"})
+
+
 def renewal_time(certificate: x509.Certificate) -> datetime:
     """When two thirds of its life are over."""
     made, end = certificate.not_valid_before_utc + BACKDATED, certificate.not_valid_after_utc

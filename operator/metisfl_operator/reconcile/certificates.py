@@ -11,7 +11,7 @@ from metisfl.api.access import TOKEN_FILE
 from metisfl.spec import Federation
 from metisfl.spec.security import TlsMode
 from metisfl.tls.holdings import Lifetimes, maintained, maintained_bootstraps
-from metisfl.tls.pem import CA_FILE, PemError, flaw, read_certificates
+from metisfl.tls.pem import CA_FILE, PemError, flaw, is_for_host, read_certificates
 from metisfl_operator import names
 from metisfl_operator.kube import Kube
 from metisfl_operator.reconcile.reasons import Reason
@@ -98,7 +98,11 @@ def _own(federation: Federation, owner: Owner, children: Children, now: datetime
 def _below(federation: Federation, owner: Owner, children: Children, given: Given, now: datetime) -> list[Manifest]:
     """Bootstrap certificates below an issuer that somebody else has made."""
     tls, groups = federation.spec.security.tls, _groups(federation)
-    _check(names.server_secret(owner.name, tls), given.server, now)
+    server_name = names.server_secret(owner.name, tls)
+    server = _check(server_name, given.server, now)
+    if not is_for_host(pair_of(server).certificates[0], tls.server_name(owner.uid)):
+        words = f"its certificate is not for {tls.server_name(owner.uid)}; see security.tls.secret.serverName"
+        raise CertificatesError(Reason.CERTIFICATES_UNUSABLE, server_name, words)
     issuer_name = names.issuer_secret(owner.name, tls)
     issuer = _check(issuer_name, given.issuer, now)
     try:
@@ -108,8 +112,7 @@ def _below(federation: Federation, owner: Owner, children: Children, given: Give
     lifetime = timedelta(seconds=tls.bootstrap_seconds)
     held = held_bootstraps(children, owner.name, groups)
     made = maintained_bootstraps(held, authority, owner.uid, groups, lifetime, now)
-    assert given.server is not None
-    return bootstrap_secrets(owner, made, content_of(given.server, CA_FILE), tls.server_name(owner.uid))
+    return bootstrap_secrets(owner, made, content_of(server, CA_FILE), tls.server_name(owner.uid))
 
 
 def _check(name: str, found: Manifest | None, now: datetime) -> Manifest:

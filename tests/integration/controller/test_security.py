@@ -25,6 +25,8 @@ from metisfl.tls.names import LearnerIdentity, server_name
 from metisfl.tls.pem import KeyPair, identity_of, key_pem
 from metisfl.tls.requests import make_request
 from metisfl.wire import rpc
+from metisfl_learner.client import ControllerClient
+from metisfl_learner.security import Passport
 from tests.integration.controller.conftest import MODEL, Player, Table
 
 UID = "0b0c2c33-3b3a-4e6f-9f0a-111111111111"
@@ -250,6 +252,23 @@ async def test_the_rest_side_wants_the_token(
         assert (await client.get("/v1/federation", headers=header)).status_code == 200
         for path in ("/healthz", "/readyz", "/metrics"):
             assert (await client.get(path)).status_code == 200
+
+
+async def test_server_and_learners_may_have_different_roots(served: Callable[..., Any], tmp_path: Path) -> None:
+    """As in mode Secret: learners know the server's root, the controller that of the client issuer."""
+    ours, clients = CertificateFolder(tmp_path / "ours"), CertificateFolder(tmp_path / "clients")
+    for folder in (ours, clients):
+        folder.prepare(UID, ["a"], datetime.now(UTC))
+    for name in ("ca.crt", "issuer.crt", "issuer.key"):
+        (ours.controller / name).write_bytes((clients.controller / name).read_bytes())
+    (clients.learners("a") / "ca.crt").write_bytes((ours.root / "root" / "tls.crt").read_bytes())
+    settings = {"METISFL_TLS_DIR": str(ours.controller), "METISFL_FEDERATION_UID": UID}
+    async with served(settings=settings, security={"tls": {"mode": "Auto"}}) as table:
+        passport = Passport(clients.learners("a"), tmp_path / "learner", "a", None, "")
+        async with ControllerClient(table.grpc, passport) as client:
+            await client.certify()
+            assert client.identity == LearnerIdentity(UID, "a", 0)
+        assert Passport(clients.learners("a"), tmp_path / "learner", "a", None, "").usable()
 
 
 async def test_a_learner_without_tls_does_not_get_in(secured: Callable[..., Any]) -> None:

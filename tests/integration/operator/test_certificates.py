@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import base64
+from datetime import timedelta
 from typing import Any
 
-from metisfl.tls.pem import read_certificates
+from metisfl.tls.authority import issue_server, make_client_issuer, make_root, new_key
+from metisfl.tls.names import server_name
+from metisfl.tls.pem import KeyPair, certificates_pem, key_pem, pair, read_certificates
+from tests.integration.operator.conftest import RefusedError, eventually
 from tests.integration.operator.world import World
 
 AUTO: dict[str, Any] = {"tls": {"mode": "Auto", "certificateSeconds": 3 * 86_400}}
@@ -56,3 +60,69 @@ def test_clear_text_is_a_condition(world: World) -> None:
     world.start(security={"tls": {"mode": "Disabled"}})
     assert world.condition("Secured")[:2] == ("False", "TlsDisabled")
     assert not [name for name in world.space.names("secrets") if name.endswith(("-ca", "-bootstrap"))]
+
+
+CERTIFICATES: dict[str, Any] = {
+    "apiVersion": "apiextensions.k8s.io/v1",
+    "kind": "CustomResourceDefinition",
+    "metadata": {"name": "certificates.cert-manager.io"},
+    "spec": {
+        "group": "cert-manager.io",
+        "names": {"kind": "Certificate", "plural": "certificates"},
+        "scope": "Namespaced",
+        "versions": [
+            {
+                "name": "v1",
+                "served": True,
+                "storage": True,
+                "schema": {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}},
+            }
+        ],
+    },
+}
+
+
+def test_certificates_of_cert_manager_are_asked_for_and_waited_for(world: World, control_plane: Any) -> None:
+    """The test plays cert-manager, whose resource is there in name only."""
+    definitions = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+    control_plane.request("POST", definitions, CERTIFICATES)
+    try:
+        path = f"/apis/cert-manager.io/v1/namespaces/{world.space.name}/certificates"
+        eventually("Certificates are served", lambda: _answers(control_plane, path))
+        tls = {"mode": "CertManager", "certManager": {"issuerRef": {"name": "company-ca"}}}
+        world.federate(security={"tls": tls})
+        world.reconcile()
+        asked = {item["metadata"]["name"]: item["spec"] for item in control_plane.request("GET", path)["items"]}
+        assert set(asked) == {"demo-controller-tls", "demo-client-issuer"}
+        assert world.condition("Secured")[:2] == ("False", "CertificatesMissing")
+        assert world.replicas() == {}, "nothing starts without certificates"
+
+        now = world.clock[0]
+        root = make_root("company", timedelta(days=900), now)
+        key = new_key()
+        server = issue_server(root, world.controller.uid, key.public_key(), timedelta(days=90), now)
+        assert asked["demo-controller-tls"]["dnsNames"] == [server_name(world.controller.uid)]
+        issuer = make_client_issuer(root, "company", timedelta(days=800), now)
+        _issue(world, "demo-controller-tls", KeyPair(certificates_pem([server]), key_pem(key)), root.certificate)
+        _issue(world, "demo-client-issuer", pair([issuer.certificate], issuer.key), root.certificate)
+        world.later()
+        world.reconcile()
+        assert world.condition("Secured")[:2] == ("True", "MutualTls")
+        assert world.replicas() == {"demo-a": 2, "demo-b": 1, "demo-controller": 1}
+        assert "demo-ca" not in world.space.names("secrets")
+        assert content(world, "demo-a-bootstrap", "ca.crt") == certificates_pem([root.certificate])
+    finally:
+        control_plane.request("DELETE", f"{definitions}/certificates.cert-manager.io")
+
+
+def _issue(world: World, name: str, made: KeyPair, root: Any) -> None:
+    content = {"ca.crt": certificates_pem([root]), "tls.crt": made.certificate, "tls.key": made.key}
+    data = {key: base64.b64encode(value).decode() for key, value in content.items()}
+    world.space.create("secrets", {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "data": data})
+
+
+def _answers(control_plane: Any, path: str) -> bool:
+    try:
+        return bool(control_plane.request("GET", path)["kind"])
+    except RefusedError:
+        return False

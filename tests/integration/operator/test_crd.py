@@ -133,6 +133,14 @@ VALID = {
             {"type": "Gateway", "host": "fl.example.org", "gateway": {"name": "public"}},
         )
     },
+    "certificates of cert-manager": changed(
+        "spec.security.tls", {"mode": "CertManager", "certManager": {"issuerRef": {"name": "ca"}}}
+    ),
+    "certificates brought along": changed(
+        "spec.security",
+        {"tls": {"mode": "Secret", "secret": {"server": "s", "clientIssuer": "c", "serverName": "fl.example.org"}}},
+    ),
+    "a learner shut out": changed("spec.security", {"revoked": ["hospital-b-0", "a-12"]}),
     "an output": changed("spec.output", {"url": "s3://bucket/models", "versions": "All", "secretRef": {"name": "s3"}}),
     "an output to a folder": changed("spec.output", {"url": "file:///models"}),
     "an external group": changed("spec.learnerGroups", [{"name": "hospital", "external": True, "maxLearners": 4}]),
@@ -233,6 +241,8 @@ INVALID = {
     "unknown compression": changed("spec.transport.compression.type", "Gzip"),
     "compression beyond its levels": changed("spec.transport.compression", {"type": "Zstd", "level": 20}),
     "TLS that is not built": changed("spec.security.tls.mode", "Manual"),
+    "a mode without its member": changed("spec.security.tls.mode", "Secret"),
+    "a member of another mode": changed("spec.security.tls.certManager", {"issuerRef": {"name": "ca"}}),
     "a lifetime too short to renew in": changed("spec.security.tls.certificateSeconds", 5),
     "a revoked learner without an ordinal": changed("spec.security.revoked", ["a"]),
     "a learner revoked twice": changed("spec.security.revoked", ["a-0", "a-0"]),
@@ -400,7 +410,14 @@ INVALID_BY_RULE = {
             "security": {"tls": {"mode": "Auto"}},
         },
     ),
-    "an ingress without TLS": changed("spec.controller.expose", {"type": "Ingress", "host": "fl.example.org"}),
+    "an ingress without TLS": changed(
+        "spec",
+        {
+            **MINIMAL["spec"],
+            "controller": {"expose": {"type": "Ingress", "host": "fl.example.org"}},
+            "security": {"tls": {"mode": "Disabled"}},
+        },
+    ),
     "an ingress class of a load balancer": changed(
         "spec.controller.expose", {"type": "LoadBalancer", "ingressClassName": "nginx"}
     ),

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from metisfl.spec import Federation
+from metisfl.tls.authority import Authority, issue_server, make_client_issuer, make_root, new_key
 from metisfl.tls.names import BootstrapIdentity
-from metisfl.tls.pem import flaw, identity_of, read_certificates
+from metisfl.tls.pem import certificates_pem, flaw, identity_of, key_pem, read_certificates
 from metisfl_operator.reconcile.announcements import Announcements, instances
-from metisfl_operator.reconcile.certificates import CertificatesError, Given, wanted_secrets
+from metisfl_operator.reconcile.certificates import CertificatesError, Given, certificate_requests, wanted_secrets
 from metisfl_operator.reconcile.observe import Observed
+from metisfl_operator.reconcile.reasons import Reason
 from metisfl_operator.resources.metadata import Owner
 from metisfl_operator.resources.secrets import content_of
 
@@ -138,3 +142,87 @@ def pod(name: str, uid: str, workload: str) -> dict[str, Any]:
             "ownerReferences": [{"uid": workload}],
         }
     }
+
+
+# ---- certificates that others make
+
+ELSEWHERE = make_root("company", 900 * DAY, NOW)
+CLIENTS_ROOT = make_root("clients", 900 * DAY, NOW)
+CLIENTS = make_client_issuer(CLIENTS_ROOT, "clients", 800 * DAY, NOW)
+
+
+def made_elsewhere(server_root: Authority = ELSEWHERE, ends: timedelta = 90 * DAY) -> Given:
+    """A server's certificate and a client issuer, of two different roots."""
+    key = new_key()
+    server = issue_server(server_root, "u-1", key.public_key(), ends, NOW)
+    root = certificates_pem([server_root.certificate])
+    issuer, issuer_root = certificates_pem([CLIENTS.certificate]), certificates_pem([CLIENTS_ROOT.certificate])
+    return Given(
+        in_secret({"ca.crt": root, "tls.crt": certificates_pem([server]), "tls.key": key_pem(key)}),
+        in_secret({"ca.crt": issuer_root, "tls.crt": issuer, "tls.key": key_pem(CLIENTS.key)}),
+    )
+
+
+def in_secret(content: dict[str, bytes]) -> dict[str, Any]:
+    return {"data": {key: base64.b64encode(value).decode() for key, value in content.items()}}
+
+
+SERVER_NAME = "controller.u-1.metisfl.internal"
+BROUGHT = {"tls": {"mode": "Secret", "secret": {"server": "s", "clientIssuer": "c", "serverName": SERVER_NAME}}}
+
+
+def test_bundles_are_made_below_an_issuer_that_was_brought_along(federation: Build, owner: Owner) -> None:
+    given = made_elsewhere()
+    wanted = wanted_secrets(federation(security=BROUGHT), owner, {}, given, NOW)
+    found = {m["metadata"]["name"]: m for m in wanted}
+    assert set(found) == {"demo-api-token", "demo-a-bootstrap", "demo-b-bootstrap"}
+    bundle = found["demo-a-bootstrap"]
+    assert content_of(bundle, "ca.crt") == content_of(given.server or {}, "ca.crt")
+    assert content_of(bundle, "server-name") == SERVER_NAME.encode()
+    assert flaw(read_certificates(content_of(bundle, "tls.crt")), [CLIENTS_ROOT.certificate], NOW) is None
+    held = {("Secret", name): manifest for name, manifest in found.items()}
+    assert wanted_secrets(federation(security=BROUGHT), owner, held, given, NOW + DAY) == wanted
+
+
+@pytest.mark.parametrize(
+    ("given", "reason", "words"),
+    [
+        (Given(), Reason.CERTIFICATES_MISSING, "Secret s: is not there"),
+        (Given(made_elsewhere().server), Reason.CERTIFICATES_MISSING, "Secret c: is not there"),
+        (
+            made_elsewhere(ends=DAY),
+            Reason.CERTIFICATES_UNUSABLE,
+            "Secret s: its certificate cannot be used: it expired",
+        ),
+        (
+            replace(made_elsewhere(), server=made_elsewhere().issuer),
+            Reason.CERTIFICATES_UNUSABLE,
+            "is not for controller",
+        ),
+        (
+            replace(made_elsewhere(), server=in_secret({})),
+            Reason.CERTIFICATES_UNUSABLE,
+            "needs tls.crt, tls.key and ca.crt",
+        ),
+    ],
+    ids=["nothing", "no issuer", "expired", "of another name", "empty"],
+)
+def test_secrets_that_are_of_no_use_are_told(
+    federation: Build, owner: Owner, given: Given, reason: Reason, words: str
+) -> None:
+    with pytest.raises(CertificatesError) as caught:
+        wanted_secrets(federation(security=BROUGHT), owner, {}, given, NOW + 2 * DAY)
+    assert caught.value.trouble.reason is reason
+    assert words in caught.value.trouble.message
+
+
+def test_cert_manager_is_asked_for_a_server_and_for_an_issuer_of_clients(federation: Build, owner: Owner) -> None:
+    tls = {"mode": "CertManager", "certManager": {"issuerRef": {"name": "company-ca", "kind": "ClusterIssuer"}}}
+    found = federation(security={"tls": tls})
+    server, issuer = (manifest["spec"] for manifest in certificate_requests(found, owner))
+    assert server["dnsNames"] == ["controller.u-1.metisfl.internal"]
+    assert server["usages"] == ["digital signature", "server auth"]
+    assert (issuer["isCA"], issuer["usages"]) == (True, ["cert sign", "crl sign", "client auth"])
+    for spec in (server, issuer):
+        assert spec["issuerRef"] == {"name": "company-ca", "kind": "ClusterIssuer", "group": "cert-manager.io"}
+    assert certificate_requests(federation(), owner) == []
