@@ -4,17 +4,24 @@ A fifth of the images, stratified by digit, is held out before anything else and
 divided among the learners with skewed classes, Dirichlet(`alpha`); the held-out ones are divided evenly, so that the
 example-weighted mean over all learners is the accuracy on the whole held-out set.
 
-Parameters: `alpha` (default 0.5), `hidden` (units of the hidden layer, 64), `seed` (0).
+Parameters: `alpha` (default 0.5), `hidden` (units of the hidden layer, 64), `seed` (0), and `batchSeconds` (0): how
+much longer each batch takes, to play a slow machine.
 """
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
 from metisfl_learner.adapters.torch import TorchLearner
-from metisfl_learner.learner import Array, LearnerContext
+from metisfl_learner.learner import Array, LearnerContext, TrainingResult, TrainingTask, Weights
 from metisfl_learner.partitioning import dirichlet, held_out_split, iid
 
 PIXELS = 64
@@ -34,6 +41,7 @@ class DigitsLearner(TorchLearner):
         # No fewer than a batch: a learner with a handful of images would only add noise.
         mine = split.train[dirichlet(data.target[split.train], index, count, alpha, seed, minimum=32)]
         held_out = split.test[iid(len(split.test), index, count, seed)]
+        self._batch_seconds = context.number("batchSeconds", 0.0)
         torch.manual_seed(seed)
         super().__init__(
             context,
@@ -41,6 +49,24 @@ class DigitsLearner(TorchLearner):
             train=_tensors(data.data[mine], data.target[mine]),
             test=_tensors(data.data[held_out], data.target[held_out]),
         )
+
+    def train(self, weights: Weights, task: TrainingTask) -> TrainingResult:
+        if self._batch_seconds > 0:
+            told = {part.name: getattr(task, part.name) for part in fields(task)}
+            task = SlowTask(**told, batch_seconds=self._batch_seconds)
+        return super().train(weights, task)
+
+
+@dataclass(frozen=True)
+class SlowTask(TrainingTask):
+    """A task whose every batch takes so much longer."""
+
+    batch_seconds: float = 0.0
+
+    def batches(self, examples: int) -> Iterator[NDArray[np.int64]]:
+        for batch in super().batches(examples):
+            time.sleep(self.batch_seconds)
+            yield batch
 
 
 def perceptron(hidden: int) -> nn.Module:
