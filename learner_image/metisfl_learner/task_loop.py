@@ -141,10 +141,12 @@ class TaskLoop:
         return [*actions, Start(task)]
 
     def _forget_committed(self, task: pb.Task) -> list[Action]:
-        """A version that a result goes into exists: the result is in it, or came too late for it."""
+        """A version that a result goes into exists: the result is in it, or came too late for it; unless the controller
+        says that it is still to be."""
         if task.kind == pb.TASK_KIND_INITIALISE:
             return []
-        done = [task_id for task_id, result in self.held.items() if result.produces <= task.model_version]
+        made = [task_id for task_id, result in self.held.items() if result.produces <= task.model_version]
+        done = [task_id for task_id in made if task_id not in task.uncommitted]
         return [self._forget(task_id, f"version {task.model_version} is committed") for task_id in done]
 
     def _resend(self, task_id: str) -> list[Action]:

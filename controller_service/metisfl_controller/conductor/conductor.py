@@ -264,6 +264,7 @@ class Conductor:
 
     def _send(self, order: Order, kind: pb.TaskKind.ValueType | None = None) -> None:
         message = task_message(order, self.federation.spec.training, self.clock(), kind)
+        message.uncommitted.extend(self.verdicts.uncommitted(order.task.learner))
         self.attendance.send(order.task.learner, message)
 
     async def _adopt(self, task: TaskId) -> None:

@@ -35,6 +35,10 @@ class Verdicts:
     def was_accepted(self, task: TaskId) -> bool:
         return task in self.accepted
 
+    def uncommitted(self, learner: str) -> list[str]:
+        """Tasks of this learner that were accepted and are in no committed version."""
+        return [str(task) for task in self.accepted if task.learner == learner]
+
     def needs(self, task: TaskId) -> bool:
         """Whether an upload of this task is, or may still be, of use."""
         return self.expects(task) or task in self.accepted

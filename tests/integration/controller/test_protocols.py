@@ -188,6 +188,7 @@ async def test_killed_with_a_half_full_buffer(controller: Scenes) -> None:
     await receive_the_first([one, two], [task, other])
     await one.delivers(task, weights(2.0))
     second = await one.task("TRAIN")
+    assert list(second.uncommitted) == [task.task_id]
     await two.delivers(other, weights(4.0))
     assert (await two.task("TRAIN")).model_version == 1
     await one.delivers(second, weights(6.0))

@@ -186,3 +186,13 @@ def test_kind_of_a_newer_protocol_is_left_alone_with_a_warning() -> None:
     assert isinstance(note, Note)
     assert note.warning
     assert loop.running is None
+
+
+def test_results_are_held_while_the_controller_says_that_they_are_in_no_version() -> None:
+    """Without rounds, the version that a result goes into may be later than the one after its base."""
+    loop = holding(result("one"), result("two", base=3))
+    order = task("TRAIN", "next", version=4)
+    order.uncommitted.append("two")
+    assert loop.receive(order)[0] == Forget("one", "version 4 is committed")
+    assert list(loop.held) == ["two"]
+    assert loop.receive(task("TRAIN", "later", version=5))[0] == Forget("two", "version 5 is committed")

@@ -571,6 +571,7 @@ class Task(_message.Message):
     TRAINING_FIELD_NUMBER: _builtins.int
     DEADLINE_SECONDS_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    UNCOMMITTED_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     kind: Global___TaskKind.ValueType
     round: _builtins.int
@@ -583,6 +584,10 @@ class Task(_message.Message):
     reason: _builtins.str
     @_builtins.property
     def training(self) -> Global___Training: ...
+    @_builtins.property
+    def uncommitted(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Tasks of this learner whose results were accepted and are in no committed version yet: hold them."""
+
     def __init__(
         self,
         *,
@@ -594,10 +599,11 @@ class Task(_message.Message):
         training: Global___Training | None = ...,
         deadline_seconds: _builtins.float = ...,
         reason: _builtins.str = ...,
+        uncommitted: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["training", b"training"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["deadline_seconds", b"deadline_seconds", "evaluate", b"evaluate", "kind", b"kind", "model_version", b"model_version", "reason", b"reason", "round", b"round", "task_id", b"task_id", "training", b"training"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deadline_seconds", b"deadline_seconds", "evaluate", b"evaluate", "kind", b"kind", "model_version", b"model_version", "reason", b"reason", "round", b"round", "task_id", b"task_id", "training", b"training", "uncommitted", b"uncommitted"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
