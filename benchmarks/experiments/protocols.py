@@ -71,9 +71,7 @@ def plot(traces: Mapping[str, Trace], folder: Path) -> None:
 
 @click.command()
 @click.option("--seconds", default=30, show_default=True, help="How long each run trains.")
-@click.option(
-    "--seeds", default=3, show_default=True, help="Runs of each protocol, each with another split."
-)
+@click.option("--seeds", default=3, show_default=True, help="Runs of each protocol, each with another split.")
 @click.option("--folder", type=click.Path(path_type=Path), default=IMAGES, help="Where the plot goes.")
 def main(seconds: int, seeds: int, folder: Path) -> None:
     found: dict[str, list[Trace]] = {name: [] for name in PROTOCOLS}
