@@ -241,8 +241,6 @@ INVALID = {
     "unknown compression": changed("spec.transport.compression.type", "Gzip"),
     "compression beyond its levels": changed("spec.transport.compression", {"type": "Zstd", "level": 20}),
     "TLS that is not built": changed("spec.security.tls.mode", "Manual"),
-    "a mode without its member": changed("spec.security.tls.mode", "Secret"),
-    "a member of another mode": changed("spec.security.tls.certManager", {"issuerRef": {"name": "ca"}}),
     "a lifetime too short to renew in": changed("spec.security.tls.certificateSeconds", 5),
     "a revoked learner without an ordinal": changed("spec.security.revoked", ["a"]),
     "a learner revoked twice": changed("spec.security.revoked", ["a-0", "a-0"]),
@@ -273,6 +271,8 @@ INVALID = {
 
 # Rules across fields, which API servers judge from 1.25 on.
 INVALID_BY_RULE = {
+    "a mode without its member": changed("spec.security.tls.mode", "Secret"),
+    "a member of another mode": changed("spec.security.tls.certManager", {"issuerRef": {"name": "ca"}}),
     "both bounds": changed("spec.termination.targetMetric", {"name": "a", "atLeast": "1", "atMost": "2"}),
     "no bound": changed("spec.termination.targetMetric", {"name": "a"}),
     "a member of another protocol": changed("spec.protocol", {"type": "Asynchronous", "synchronous": {}}),
