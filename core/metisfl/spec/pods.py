@@ -122,10 +122,13 @@ def _names_differ(spec: Json) -> bool:
     return all(len(each) == len(set(each)) for each in names)
 
 
-def _for_all_pods(cel: str) -> str:
-    """A rule about one pod `p`, for the groups' and the controller's."""
-    controller = cel.replace("p.", "self.controller.")
-    return f"self.learnerGroups.all(p, {cel}) && (!has(self.controller) || {controller})"
+def _for_all_pods(field: str, holds: str) -> str:
+    """A rule about one field of what describes pods, `{}` in `holds`: for the groups and the controller, where set."""
+
+    def rule(owner: str) -> str:
+        return f"(!has({owner}.{field}) || {holds.format(f'{owner}.{field}')})"
+
+    return f"self.learnerGroups.all(g, {rule('g')}) && (!has(self.controller) || {rule('self.controller')})"
 
 
 RULES: tuple[Rule, ...] = (
@@ -133,13 +136,13 @@ RULES: tuple[Rule, ...] = (
         path=("spec",),
         message=f"env must not set variables that begin with {OWN_VARIABLES}: they are the product's own",
         holds=_no_own_variables,
-        cel=_for_all_pods(f"(!has(p.env) || p.env.all(e, !e.name.startsWith('{OWN_VARIABLES}')))"),
+        cel=_for_all_pods("env", f"{{}}.all(e, !e.name.startsWith('{OWN_VARIABLES}'))"),
     ),
     Rule(
         path=("spec",),
         message="env must give each variable either a value or a valueFrom",
         holds=_one_value_each,
-        cel=_for_all_pods("(!has(p.env) || p.env.all(e, !has(e.value) || !has(e.valueFrom)))"),
+        cel=_for_all_pods("env", "{}.all(e, !has(e.value) || !has(e.valueFrom))"),
     ),
     Rule(
         path=("spec",),
@@ -153,9 +156,7 @@ RULES: tuple[Rule, ...] = (
         message=f"podLabels must not begin with {' or '.join(OWN_LABELS)}: those labels are the product's own",
         holds=_no_own_labels,
         cel=_for_all_pods(
-            "(!has(p.podLabels) || p.podLabels.all(k, "
-            + " && ".join(f"!k.startsWith('{prefix}')" for prefix in OWN_LABELS)
-            + "))"
+            "podLabels", "{}.all(k, " + " && ".join(f"!k.startsWith('{prefix}')" for prefix in OWN_LABELS) + ")"
         ),
     ),
 )

@@ -150,7 +150,7 @@ INVALID: dict[str, tuple[Any, ...]] = {
     "controller.memoryBudget": ("512", "0Mi", "4 Gi"),
     "controller.storage": ({"size": "ten"}, {"existingClaim": "Kept"}, {"retain": "yes"}),
     "controller.env": ([{"name": "METISFL_THREADS", "value": "1"}],),
-    "controller.podLabels": ({"metisfl.dev/federation": "other"},),
+    "controller.podLabels": ({"metisfl.dev/federation": "other"}, {"app.kubernetes.io/name": "other"}),
     "controller.threads": (0, 1025),
     "security.tls": ({"mode": "Sometimes"}, {"mode": "auto"}),
     "managedBy": ("me", "/x", ""),
