@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Set
 
-from metisfl.spec.termination import MetricSource
 from metisfl_controller.rounds import messages as m
 from metisfl_controller.rounds.evaluation import Evaluation, Report
 from metisfl_controller.rounds.evaluators import Evaluators
@@ -28,10 +27,9 @@ from metisfl_controller.rounds.protocols.choice import training_of
 from metisfl_controller.rounds.selection.selector import Selector
 from metisfl_controller.rounds.tasks import Kind, TaskId
 from metisfl_controller.rounds.termination.conclusion import Conclusion
-from metisfl_controller.rounds.termination.termination import Observed, Termination
+from metisfl_controller.rounds.termination.judge import Judge
+from metisfl_controller.rounds.termination.termination import Termination
 from metisfl_controller.rounds.training import Close, GiveUp, Judged, RoundStatus
-
-_BETWEEN_START_AND_END = (Phase.BETWEEN, Phase.TRAINING, Phase.COMMITTING)
 
 
 class Machine:
@@ -49,10 +47,9 @@ class Machine:
         self._initial = InitialModel(self._learners, plan.round_deadline)
         self._training = training_of(plan, self._learners, self._out.append, resumed)
         self._termination = Termination(plan, resumed.observed)
+        self._judging = Judge(self._termination, self._out.append)
         self.evaluators = Evaluators(self._learners, self._out.append, resumed.version)
         self._final: FinalEvaluation | None = None
-        self._evaluated = False
-        """Whether this controller knows the metrics of the present version."""
         self._returning = resumed.version is not None
         """An earlier controller's learners are finding their way back."""
         self._early: dict[str, Report] = {}
@@ -126,7 +123,7 @@ class Machine:
             case m.Evaluated():
                 self._evaluated_by(event)
             case m.Committed(version):
-                self.version, self._early, self._evaluated = version, {}, False
+                self.version, self._early = version, {}
                 self._training.committed(version)
                 self.phase = Phase.BETWEEN
             case m.AggregationFailed(message):
@@ -142,7 +139,7 @@ class Machine:
         match self.phase:
             case Phase.INITIALISING if self._initial.returned(learner):
                 pass
-            case phase if phase in _BETWEEN_START_AND_END and self._training.appeared(learner, self._now):
+            case phase if phase.has_training and self._training.appeared(learner, self._now):
                 pass
             case Phase.EVALUATING if self._final and self._final.appeared(learner):
                 pass
@@ -212,13 +209,9 @@ class Machine:
             self._evaluate_last(ending)
         elif self._gathering.done(self._now) if self._returning else self._gathering.enough:
             self._returning = False
-            self._begin_round(self.version)
-
-    def _begin_round(self, version: int) -> None:
-        if self.started_at is None:
-            self.started_at = self._now
-        self.phase = Phase.TRAINING
-        self._training.begin(version, self._early, self._now)
+            self.started_at = self._now if self.started_at is None else self.started_at
+            self.phase = Phase.TRAINING
+            self._training.begin(self.version, self._early, self._now)
 
     def _watch_round(self) -> None:
         if self._judge(self._training.judged(self._now, closing=False)):
@@ -238,23 +231,9 @@ class Machine:
         """The metrics of a version are as complete as they will be; says whether they end the federation."""
         if judged is None:
             return False
-        conclusion = self._record(judged.evaluation, judged.enough)
-        if conclusion is not None:
+        if conclusion := self._judging.record(judged.evaluation, judged.enough):
             self._conclude(conclusion, judged.evaluation.version)
         return conclusion is not None
-
-    def _record(self, evaluation: Evaluation, conclusive: bool) -> Conclusion | None:
-        """Metrics that are not conclusive are shown, and end nothing."""
-        evaluation.settled = True
-        if evaluation.version == self.version:
-            self._evaluated = bool(evaluation.reports)
-        means = evaluation.means()
-        if not means:
-            return None
-        self._out.append(m.RecordMetrics(evaluation.version, means, MetricSource.LEARNERS, conclusive))
-        values = {name: mean.value for name, mean in means.items()}
-        seen = Observed(MetricSource.LEARNERS, evaluation.version, values)
-        return self._termination.observe(seen) if conclusive else None
 
     def _heed_evaluators(self) -> None:
         """What evaluators have found may end the federation, but not while a version is being committed."""
@@ -268,10 +247,9 @@ class Machine:
                 self._conclude(conclusion, observed.version)
 
     def _watch_attendance(self) -> None:
-        if self.phase in (Phase.GATHERING, Phase.INITIALISING, Phase.BETWEEN, Phase.TRAINING):
-            conclusion = self._termination.by_attendance(self.ready, self._now)
-            if conclusion is not None:
-                self._end(conclusion)
+        watched = self.phase in (Phase.GATHERING, Phase.INITIALISING, Phase.BETWEEN, Phase.TRAINING)
+        if watched and (conclusion := self._termination.by_attendance(self.ready, self._now)):
+            self._end(conclusion)
 
     # ---- the end
 
@@ -286,7 +264,7 @@ class Machine:
         assert self.version is not None
         self._training.abandon(conclusion.message)
         self.phase = Phase.EVALUATING
-        missing = None if self._evaluated else Evaluation(self.version, dict(self._early))
+        missing = None if self._judging.knows(self.version) else Evaluation(self.version, dict(self._early))
         self._final = FinalEvaluation.begin(
             conclusion, self.plan, missing, self._learners, self.evaluators, self.version, self._now, self._returning
         )
@@ -296,8 +274,7 @@ class Machine:
         if not self._final.done(self._now):
             return
         part = self._final.learners_part
-        conclusion = self._record(part.evaluation, conclusive=True) if part is not None else None
-        if conclusion is not None:
+        if part is not None and (conclusion := self._judging.record(part.evaluation, conclusive=True)):
             self._final.conclusion = conclusion
         self._end(self._final.told())
 

@@ -20,6 +20,11 @@ class Phase(StrEnum):
     EVALUATING = "evaluating"
     ENDED = "ended"
 
+    @property
+    def has_training(self) -> bool:
+        """Whether there is a model to train from, and not the last one yet."""
+        return self in (Phase.BETWEEN, Phase.TRAINING, Phase.COMMITTING)
+
 
 @dataclass(frozen=True)
 class Resumed:
