@@ -25,6 +25,7 @@ from metisfl.proto.v1 import model_pb2
 from metisfl.wire import frames, rpc
 from metisfl.wire.codecs import Codec, Encoding
 from metisfl.wire.compression import Zstd
+from metisfl.wire.control import Stamp
 from metisfl.wire.layout import Buffer, Layout, aligned_zeros
 from metisfl.wire.sections import Sections
 from metisfl.wire.transport import Transport, supported_codecs, supported_compressions
@@ -117,6 +118,8 @@ class Player:
     """The last model that was downloaded, which updates are relative to."""
     control: Buffer | None = None
     """The control variate that came with it, if any."""
+    variate: int = 0
+    """The number of this learner's own."""
 
     @property
     def id(self) -> str:
@@ -236,10 +239,23 @@ class Player:
         await call.send(self.header(task, **header))
         reply = await call.reply()
         if reply.HasField("grant"):
-            await call.content(content, reply.grant.offsets[0], packer=self.transport.packer)
-            await call.finish(frames.section_checksum(content.data))
+            parts = [content, *self.beside(task)]
+            for section, (part, offset) in enumerate(zip(parts, reply.grant.offsets, strict=True)):
+                await call.content(part, offset, packer=self.transport.packer, section=section)
+            await call.finish(*(frames.section_checksum(part.data) for part in parts))
             reply = await call.reply()
         return reply.receipt
+
+    def beside(self, task: pb.Task) -> list[Buffer]:
+        """What goes with a result: no change of the control variate, where there is one."""
+        control = self.sections(task).control
+        if control is None:
+            return []
+        assert self.control is not None
+        change, generation = control.layout.allocate(), Stamp.of(control.layout, self.control).generation
+        Stamp(generation, self.variate, task.model_version + 1).write(control.layout, change)
+        self.variate = task.model_version + 1
+        return [change]
 
     async def delivers(self, task: pb.Task, arrays: Arrays | None = None, **header: Any) -> None:
         receipt = await self.upload(task, arrays, **header)

@@ -153,7 +153,8 @@ class Scaffold(Rule):
 
     def _begin_anew(self) -> None:
         self._log.warning(
-            "control variates begin at zero again: those of %s are not the ones that the global one is made of",
+            "control variates begin at zero again: those of %s are not the ones that the global one is made of, as "
+            "their state was lost or their weight changed",
             ", ".join(self._round.broken),
         )
         self._parts = {}

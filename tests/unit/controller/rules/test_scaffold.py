@@ -10,10 +10,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from metisfl.logs import logger
+from metisfl.spec.aggregation import AggregationRule, AggregationSpec
 from metisfl.wire.codecs import Codec, Encoding
 from metisfl.wire.control import STAMP, Stamp, control_layout
 from metisfl.wire.layout import Buffer, Layout, aligned_zeros
 from metisfl.wire.sections import Sections
+from metisfl_controller.aggregation.choice import kept_bytes
 from metisfl_controller.aggregation.rule import Staged
 from metisfl_controller.aggregation.rules.fedavg import FedAvg
 from metisfl_controller.aggregation.rules.scaffold import Scaffold
@@ -216,3 +218,14 @@ def test_a_controller_that_starts_again_goes_on_with_the_same_variate() -> None:
 def test_another_rules_state_is_refused(state: dict[str, Buffer]) -> None:
     with pytest.raises(ValueError, match="no control variate of this model"):
         scaffold().restore(state)
+
+
+def test_the_memory_budget_knows_of_control_variates() -> None:
+    """Sums of 8 bytes, and c, the next c and c's chunks of 4: of 10 trainable float32 elements and the stamp."""
+    layout = Layout.of({"w": np.zeros(10, np.float32), "n": np.zeros(1000, np.int64)})
+    alone, with_variates = (
+        kept_bytes(AggregationSpec(rule=rule), layout) for rule in (AggregationRule.FED_AVG, AggregationRule.SCAFFOLD)
+    )
+    control = control_layout(layout)
+    assert control.nbytes == 64 + 3 * 8
+    assert with_variates - alone == 8 * (10 + 3) + 3 * control.nbytes
