@@ -70,6 +70,7 @@ def _common(command: Command) -> Command:
 @click.option(
     "--shaped", metavar="RATE", help="Put a link of this rate between load and controller (root), e.g. 1gbit."
 )
+@click.option("--tls", is_flag=True, help="Mutual TLS, each learner on a connection of its own, and its price.")
 @click.option("--no-stream", is_flag=True, help="Leave out the bare gRPC stream that the round is compared with.")
 def round_command(
     learners: int,
@@ -85,12 +86,14 @@ def round_command(
     memory_budget: str | None,
     memory_limit: str | None,
     shaped: str | None,
+    tls: bool,
     no_stream: bool,
 ) -> None:
     """Whole rounds of a real controller, with learners that do no training.
 
-    One warm-up round, then --rounds that count. The learners speak the real protocol over loopback without TLS; their
-    uploads are encoded once, and what they download is thrown away.
+    One warm-up round, then --rounds that count. The learners speak the real protocol over loopback; their uploads are
+    encoded once, and what they download is thrown away. With --tls the same rounds are run in clear text first, for
+    the ratio.
     """
     parameters_of_run = rounds.RoundBench(
         learners=learners,
@@ -105,6 +108,7 @@ def round_command(
         memory_budget=memory_budget,
         memory_limit=_bytes(memory_limit),
         shaped=shaped,
+        tls=tls,
         bare_stream=not no_stream,
     )
     _report("round", as_json, lambda: rounds.run(parameters_of_run, _tell))

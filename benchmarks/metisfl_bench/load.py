@@ -11,6 +11,7 @@ import gc
 import json
 import sys
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import grpc
 import grpc.aio
@@ -22,6 +23,7 @@ from metisfl.wire import rpc
 from metisfl.wire.layout import Layout
 from metisfl.wire.limits import PROTOCOL_VERSION
 from metisfl.wire.transport import Transport, supported_codecs, supported_compressions
+from metisfl_bench.certificates import enrolled_channel
 from metisfl_bench.layouts import LAYOUTS
 from metisfl_bench.payload import Payload, update, whole_model
 
@@ -43,6 +45,8 @@ class Load:
     parameters: int
     shared_connection: bool
     last_round: int | None = None
+    tls_dir: str | None = None
+    """What to enrol with; each learner has a certificate, and so a connection, of its own."""
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
@@ -169,20 +173,27 @@ class Payloads:
         self.download_bytes = download.nbytes if transport.packer is None else 0
 
 
+async def _channel(load: Load, ordinal: int) -> grpc.aio.Channel:
+    options = [*rpc.CHANNEL_OPTIONS, ("grpc.use_local_subchannel_pool", int(not load.shared_connection))]
+    if load.tls_dir is None:
+        return grpc.aio.insecure_channel(load.controller, options=options)
+    return await enrolled_channel(load.controller, Path(load.tls_dir), ordinal, options)
+
+
 async def run(load: Load) -> None:
     """All learners until STOP. Raises what one of them raises."""
     layout = LAYOUTS[load.layout](load.parameters)
     payloads = Payloads(layout)
-    options = [*rpc.CHANNEL_OPTIONS, ("grpc.use_local_subchannel_pool", int(not load.shared_connection))]
     joining = asyncio.Semaphore(JOINING)
     gc.collect()
     gc.freeze()
 
     async def live(ordinal: int) -> None:
-        async with grpc.aio.insecure_channel(load.controller, options=options) as channel:
+        async with joining:
+            channel = await _channel(load, ordinal)
             learner = LoadLearner(channel, ordinal, layout, payloads, load.last_round)
-            async with joining:
-                await learner.join()
+            await learner.join()
+        async with channel:
             await learner.work()
 
     async with asyncio.TaskGroup() as group:

@@ -103,6 +103,8 @@ class Setup:
     checkpoint: bool = False
     group: str = "load"
     min_learners: int | None = None
+    tls: bool = False
+    """Mutual TLS; `environment` then says where the controller's certificates are."""
     environment: Mapping[str, str] = field(default_factory=dict)
 
     def federation(self) -> dict[str, Any]:
@@ -121,7 +123,7 @@ class Setup:
                 "protocol": {"type": "Synchronous", "synchronous": {"roundDeadlineSeconds": 7200}},
                 "selection": {"minLearners": self.min_learners or self.learners},
                 "transport": transport,
-                "security": {"tls": {"mode": "Disabled"}},
+                "security": {"tls": {"mode": "Auto" if self.tls else "Disabled"}},
                 "termination": {"maxRounds": self.rounds},
                 "learnerGroups": [{"name": self.group, "replicas": self.learners}],
                 "controller": {name: value for name, value in controller.items() if value is not None},

@@ -8,16 +8,17 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from metisfl.wire.codecs import Codec, Encoding
 from metisfl_bench import stream
+from metisfl_bench.certificates import UID, prepared
 from metisfl_bench.isolation import memory_cgroup, network
 from metisfl_bench.layouts import LAYOUTS
-from metisfl_bench.load import Load
+from metisfl_bench.load import GROUP, Load
 from metisfl_bench.processes import BenchError, Controller, Process, Setup, controller, process
 
 POLL_SECONDS = 1.0
@@ -41,6 +42,8 @@ class RoundBench:
     memory_budget: str | None = None
     memory_limit: int | None = None
     shaped: str | None = None
+    tls: bool = False
+    """Mutual TLS, which gives each learner a connection of its own, against the same rounds in clear text."""
     bare_stream: bool = True
     timeout_seconds: float = 3600.0
 
@@ -50,6 +53,7 @@ def run(bench: RoundBench, tell: Progress) -> dict[str, Any]:
     layout = LAYOUTS[bench.layout](bench.parameters)
     with tempfile.TemporaryDirectory(prefix="metisfl-bench-") as name:
         directory = Path(name)
+        clear = _clear_text(bench, directory, tell) if bench.tls else {}
         measured = _rounds(bench, directory, tell)
         timed = cycles(measured.documents)[1:]
         seconds = statistics.median(timed)
@@ -70,6 +74,8 @@ def run(bench: RoundBench, tell: Progress) -> dict[str, Any]:
             "controller_anonymous_mb": measured.anonymous_bytes / 1e6,
             "state": measured.state,
         }
+        if clear:
+            result |= {**clear, "tls_ratio": seconds / clear["clear_text_seconds_median"]}
         if bench.bare_stream and bench.shaped is None:
             tell("measuring the bare stream")
             nbytes = Encoding(layout, Codec(bench.codec)).nbytes
@@ -77,6 +83,14 @@ def run(bench: RoundBench, tell: Progress) -> dict[str, Any]:
             bare = stream.bytes_per_second(streams, stream.measure(streams, directory, bench.timeout_seconds))
             result |= {"stream_bytes_per_second": bare, "fraction_of_stream": bytes_moved / seconds / bare}
         return result
+
+
+def _clear_text(bench: RoundBench, directory: Path, tell: Progress) -> dict[str, float]:
+    place = directory / "clear"
+    place.mkdir()
+    tell("measuring without TLS")
+    timed = cycles(_rounds(replace(bench, tls=False, shared_connection=False), place, tell).documents)[1:]
+    return {"clear_text_seconds_median": statistics.median(timed), "clear_text_seconds_min": min(timed)}
 
 
 @dataclass(frozen=True)
@@ -92,6 +106,7 @@ class _Measured:
 
 
 def _rounds(bench: RoundBench, directory: Path, tell: Progress) -> _Measured:
+    certificates = prepared(directory, GROUP) if bench.tls else None
     setup = Setup(
         learners=bench.learners,
         rounds=bench.rounds + 1,
@@ -99,7 +114,12 @@ def _rounds(bench: RoundBench, directory: Path, tell: Progress) -> _Measured:
         compression=bench.compression,
         memory_budget=bench.memory_budget,
         checkpoint=bench.checkpoint,
+        tls=bench.tls,
+        environment={"METISFL_TLS_DIR": str(certificates.controller), "METISFL_FEDERATION_UID": UID}
+        if certificates
+        else {},
     )
+    tls_dir = str(certificates.learners(GROUP)) if certificates else None
     with contextlib.ExitStack() as stack:
         place = stack.enter_context(network(bench.shaped))
         cgroup = stack.enter_context(memory_cgroup(bench.memory_limit))
@@ -108,7 +128,7 @@ def _rounds(bench: RoundBench, directory: Path, tell: Progress) -> _Measured:
         tell("starting the load")
         loads = [
             stack.enter_context(process(["-m", "metisfl_bench.load", load.to_json()], directory))
-            for load in _loads(bench, running.grpc)
+            for load in _loads(bench, running.grpc, tls_dir)
         ]
         anonymous = _wait(bench, running, loads, tell)
         documents = running.get("/v1/rounds")
@@ -119,9 +139,11 @@ def _rounds(bench: RoundBench, directory: Path, tell: Progress) -> _Measured:
         return _Measured(documents, kernel_seconds, running.memory("VmHWM"), anonymous, state)
 
 
-def _loads(bench: RoundBench, address: str) -> list[Load]:
+def _loads(bench: RoundBench, address: str, tls_dir: str | None) -> list[Load]:
+    shared = bench.shared_connection and tls_dir is None
+
     def load(first: int, count: int) -> Load:
-        return Load(address, first, count, bench.layout, bench.parameters, bench.shared_connection)
+        return Load(address, first, count, bench.layout, bench.parameters, shared, tls_dir=tls_dir)
 
     if bench.process_per_learner:
         return [load(number, 1) for number in range(bench.learners)]

@@ -39,6 +39,14 @@ def test_a_process_and_a_connection_per_learner_with_checkpoints() -> None:
     assert "fraction_of_stream" not in result
 
 
+def test_mutual_tls_is_compared_with_clear_text() -> None:
+    result = bench("round", *SMALL, "--tls", "--no-stream")
+
+    assert result["state"] == "Complete"
+    assert result["bytes_moved"] == 2 * 3 * 40_000
+    assert result["tls_ratio"] == pytest.approx(result["round_seconds_median"] / result["clear_text_seconds_median"])
+
+
 def test_a_codec_moves_fewer_bytes() -> None:
     result = bench("round", *SMALL, "--codec", "Int8", "--no-stream")
 
