@@ -60,18 +60,17 @@ class Contributions:
         """This is the learner's last model from now on. Raises OSError."""
         self._number += 1
         name = f"{learner}.{self._number:06}"
-        digest, synced = xxhash.xxh3_64(), 0
+        digest = xxhash.xxh3_64()
         with (self._directory / name).open("wb") as file:
             for start in range(0, self._nbytes, WRITTEN_BACK_BYTES):
                 piece = model[start : min(self._nbytes, start + WRITTEN_BACK_BYTES)]
                 file.write(piece.data)
                 digest.update(piece.data)
                 release(piece, written=False)
-                if self._nbytes > synced + WRITTEN_BACK_BYTES:
+                if self._nbytes > WRITTEN_BACK_BYTES:
                     # Dirty pages of a large model could fill a container's memory.
                     file.flush()
                     os.fdatasync(file.fileno())
-                    synced = start
         self._unsynced.add(name)
         self._of[learner] = Contribution(name, weight, digest.hexdigest())
 

@@ -81,12 +81,17 @@ class ServerOptimizer:
         if sizes != wanted:
             raise ValueError(f"the server optimiser's state has {sizes} bytes, and {wanted} are needed")
         for name, moment in self._moments.items():
-            moment[:] = state[name]
+            for start, stop in tiles(moment, state[name]):
+                moment[start:stop] = state[name][start:stop]
+                release(moment[start:stop], written=True)
+                release(state[name][start:stop], written=False)
 
     def _filled(self, moment: Buffer, value: float) -> Buffer:
-        if value:
-            for segment in self._places:
-                self._of(segment, moment)[:] = value
+        for segment in self._places if value else ():
+            part = self._of(segment, moment)
+            for start, stop in tiles(part):
+                part[start:stop] = value
+                release(part[start:stop], written=True)
         return moment
 
     def _of(self, segment: Segment, moment: Buffer) -> NDArray[Any]:
