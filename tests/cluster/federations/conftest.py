@@ -59,6 +59,10 @@ class Lab:
     def rounds(self, name: str) -> list[RoundDocument]:
         return [RoundDocument.model_validate(entry) for entry in json.loads(self._ask(name, "v1/rounds"))]
 
+    def audit(self, name: str) -> list[dict[str, Any]]:
+        entries: list[dict[str, Any]] = json.loads(self._ask(name, "v1/audit?limit=1000"))
+        return entries
+
     def edit(self, name: str, **spec: Any) -> None:
         self.kubectl("patch", "mfed", name, "-n", self.namespace, "--type=merge", "-p", json.dumps({"spec": spec}))
 

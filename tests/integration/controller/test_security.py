@@ -28,6 +28,7 @@ from metisfl.wire import rpc
 from metisfl_learner.client import ControllerClient
 from metisfl_learner.security import Passport
 from tests.integration.controller.conftest import MODEL, Player, Table
+from tests.integration.controller.test_edits import edit
 
 UID = "0b0c2c33-3b3a-4e6f-9f0a-111111111111"
 SECONDS = 10
@@ -175,6 +176,19 @@ async def test_what_was_issued_survives_the_controller(secured: Callable[..., An
         async with refused(DENIED, "has been revoked"):
             await site.player("a-0", pair).join()
         await site.player("a-0", await site.enrol(0)).join()
+
+
+async def test_a_learner_is_shut_out_while_the_federation_runs(secured: Callable[..., Any], tmp_path: Path) -> None:
+    async with secured() as site:
+        pair = await site.enrol(0)
+        player = site.player("a-0", pair)
+        await player.enter()
+        edit(tmp_path, security={"tls": {"mode": "Auto"}, "revoked": ["a-0"]})
+        async with refused(grpc.StatusCode.FAILED_PRECONDITION, "spec.security.revoked"):
+            while True:
+                await player.receive()
+        async with refused(DENIED, "revoked"):
+            await site.player("a-0", pair).join()
 
 
 async def test_a_certificate_is_renewed_once(secured: Callable[..., Any]) -> None:
