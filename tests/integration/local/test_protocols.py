@@ -45,7 +45,15 @@ def rows(output: Path, query: str) -> list[tuple[object, ...]]:
         return database.execute(query).fetchall()
 
 
-@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize(
+    "protocol",
+    [
+        "SemiSynchronous",
+        "FedBuff",
+        pytest.param("over-selection", marks=pytest.mark.slow),
+        pytest.param("FedAsync", marks=pytest.mark.slow),
+    ],
+)
 def test_a_run(start_lines: Starter, protocol: str) -> None:
     text = start_lines.file.read_text().replace("PROTOCOL", PROTOCOLS[protocol])
     start_lines.file.write_text(text.replace("SLOW", str(SLOW_SECONDS[protocol])))
