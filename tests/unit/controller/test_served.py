@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import asyncio
 
+import numpy as np
 import pytest
 
+from metisfl.wire.codecs import Codec, Encoding
+from metisfl.wire.layout import Layout
+from metisfl.wire.limits import CHUNK_BYTES
+from metisfl.wire.sections import Sections
 from metisfl_controller.conductor.served import IN_MEMORY, Served
+from metisfl_controller.server.downloads import GlobalModel, RetiredError
 from metisfl_controller.state.store import StateError
 
 
@@ -92,3 +98,16 @@ async def test_what_could_not_be_read_is_tried_again() -> None:
     files.damaged = set()
     assert await served.of(0) is not None
     assert await served.of(7) is None
+
+
+async def test_a_download_of_a_version_that_leaves_memory_is_broken_off() -> None:
+    layout = Layout.of({"w": np.zeros(3 * CHUNK_BYTES // 4, np.float32)})
+    model = GlobalModel(0, Sections.of(Encoding(layout, Codec.FLOAT32)), [layout.allocate()])
+    sent: list[int] = []
+    messages = model.stream([], sent.append)
+    for _ in range(3):
+        await anext(messages)
+    model.retire()
+    with pytest.raises(RetiredError, match="version 0 is not kept in memory"):
+        await anext(messages)
+    assert sent == [CHUNK_BYTES] * 2, "so much need not be sent again"
