@@ -3,74 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import datetime
 
-from metisfl.api import FederationDocument, FederationState, LearnerDocument
-from metisfl.spec import Federation
+from metisfl.api import FederationState
 from metisfl.spec.status import MAX_MESSAGE_LENGTH, Condition, ConditionStatus, ConditionType, FederationStatus
 from metisfl_operator import names
 from metisfl_operator.reconcile import pods
 from metisfl_operator.reconcile.lifecycle import Lifecycle
-from metisfl_operator.reconcile.observe import Observed
 from metisfl_operator.reconcile.reasons import Reason
-from metisfl_operator.reconcile.trouble import Trouble
-from metisfl_operator.resources.expose import exposed
-from metisfl_operator.resources.metadata import Manifest, Owner
+from metisfl_operator.reconcile.situation import Situation
+from metisfl_operator.reconcile.troubles import first, troubles_of
 
 _SHOWN_CAUSES = 5
 _UNTROUBLED = (Reason.STARTING, Reason.ALL_CONNECTED, Reason.WAITING_FOR_SITES)
 _GATHERING = (FederationState.WAITING_FOR_LEARNERS, FederationState.INITIALISING)
-
-
-@dataclass(frozen=True)
-class Situation:
-    """All that conditions depend on."""
-
-    owner: Owner
-    federation: Federation
-    stage: Lifecycle
-    observed: Observed
-    awaited: int
-    """How many learners are counted upon now: all that have pods, and one of each external group."""
-    previous: FederationStatus
-    now: datetime
-    refused: list[Trouble] = field(default_factory=list)
-    crowded: dict[str, int] = field(default_factory=dict)
-
-    @property
-    def document(self) -> FederationDocument | None:
-        return self.observed.document
-
-    @property
-    def connected(self) -> int:
-        return connected(self.document)
-
-    @property
-    def endpoint(self) -> str:
-        """Where learners find the controller: from outside where it is exposed, otherwise in the cluster."""
-        service = self.observed.child("Service", names.exposure_name(self.owner.name))
-        return exposed(self.federation, service) or names.endpoint(self.owner.name, self.owner.namespace)
-
-    @property
-    def absent(self) -> list[str]:
-        """External groups of which nobody has joined."""
-        return [name for name, count in self._external().items() if not count]
-
-    @property
-    def learners(self) -> int:
-        """How many there should be now: those counted upon, and whoever of an external group is there beside."""
-        if not self.stage.learners_run:
-            return 0
-        return self.awaited + sum(max(0, count - 1) for count in self._external().values())
-
-    def _external(self) -> dict[str, int]:
-        """Connected learners of each external group."""
-        learners = self.document.learners if self.document else []
-        there = Counter(learner.group for learner in learners if learner.connected)
-        return {group.name: there[group.name] for group in self.federation.spec.training_groups if group.external}
 
 
 @dataclass(frozen=True)
@@ -80,10 +28,6 @@ class Judgement:
     holds: bool
     reason: str
     message: str
-
-
-def connected(document: FederationDocument | None) -> int:
-    return sum(learner.connected for learner in document.learners) if document else 0
 
 
 def conditions(situation: Situation) -> list[Condition]:
@@ -146,7 +90,7 @@ def _controller_available(situation: Situation) -> Judgement:
     if situation.document is not None:
         where = names.endpoint(owner.name, owner.namespace)
         return Judgement(True, Reason.SERVING, f"Serving at {where}")
-    trouble = _worst(_troubles(situation, names.CONTROLLER))
+    trouble = first(troubles_of(situation, names.CONTROLLER))
     if trouble:
         return Judgement(False, trouble.reason, trouble.message)
     if observed.no_answer:
@@ -159,8 +103,8 @@ def _learners_ready(situation: Situation) -> Judgement:
         why = "while suspended" if situation.stage is Lifecycle.SUSPENDED else "after the end"
         return Judgement(False, Reason.SCALED_DOWN, f"Learners are scaled to zero {why}")
     count = f"{situation.connected} of {situation.learners} learners are connected"
-    troubles = _troubles(situation, names.LEARNER)
-    worst = _worst(troubles)
+    troubles = troubles_of(situation, names.LEARNER)
+    worst = first(troubles)
     if worst:
         return Judgement(False, worst.reason, "; ".join([count, *pods.summary(troubles, _SHOWN_CAUSES)]))
     if situation.crowded:
@@ -267,7 +211,7 @@ def _outcome(situation: Situation) -> list[Condition]:
 
 def evaluators_message(situation: Situation) -> str:
     """What is wrong with evaluators, which no condition depends on: nobody waits for them."""
-    troubles = _troubles(situation, names.LEARNER, evaluators=True) if situation.stage.learners_run else []
+    troubles = troubles_of(situation, names.LEARNER, evaluators=True) if situation.stage.learners_run else []
     evaluators = situation.document.evaluators if situation.document else []
     missed = [
         f"{each.id} was busy or away for {each.missed} {'version' if each.missed == 1 else 'versions'}"
@@ -275,44 +219,3 @@ def evaluators_message(situation: Situation) -> str:
         if each.missed
     ]
     return "; ".join([*pods.summary(troubles, _SHOWN_CAUSES), *missed[:_SHOWN_CAUSES]])
-
-
-def _troubles(situation: Situation, component: str, *, evaluators: bool = False) -> list[Trouble]:
-    """What is wrong with pods and workloads of one component, of evaluators or of all others; a learner that is
-    connected is in no trouble."""
-    observed, owner, document = situation.observed, situation.owner, situation.document
-    learners: Sequence[LearnerDocument] = ()
-    if document is not None and component == names.LEARNER:
-        learners = document.evaluators if evaluators else document.learners
-    at_work = {learner.id for learner in learners if learner.connected}
-    evaluating = {group.name for group in situation.federation.spec.evaluator_groups}
-    found: list[Trouble | None] = []
-    told: set[str] = set()
-    for pod in observed.pods_of(component):
-        learner = pods.learner_id(pod, owner.name)
-        if learner in at_work or (_group_of(pod) in evaluating) != evaluators:
-            continue
-        trouble = pods.trouble_of(pod, observed.events_of(pod))
-        if trouble:
-            told.add(learner)
-        found.append(trouble)
-    for (kind, _), child in observed.children.items():
-        of_component = child["metadata"].get("labels", {}).get(names.LABEL_COMPONENT) == component
-        if kind == "StatefulSet" and of_component and (_group_of(child) in evaluating) == evaluators:
-            found.append(pods.rejection_of(child, observed.events_of(child)))
-    found += [
-        Trouble(Reason.LEARNER_LOST, learner.id, learner.message)
-        for learner in learners
-        if learner.message and not learner.connected and learner.id not in told
-    ]
-    return [trouble for trouble in found if trouble]
-
-
-def _group_of(manifest: Manifest) -> str:
-    group: str = manifest["metadata"].get("labels", {}).get(names.LABEL_GROUP, "")
-    return group
-
-
-def _worst(troubles: list[Trouble]) -> Trouble | None:
-    """The first: all pods of a group usually share one cause, and its order is stable."""
-    return troubles[0] if troubles else None

@@ -25,12 +25,13 @@ from metisfl_operator.reconcile.certificates import (
     given_secrets,
     wanted_secrets,
 )
-from metisfl_operator.reconcile.conditions import Situation, find, invalid_spec
+from metisfl_operator.reconcile.conditions import find, invalid_spec
 from metisfl_operator.reconcile.desired import Desired, desired, plan_for
 from metisfl_operator.reconcile.events import NORMAL, Notice, notices, record
 from metisfl_operator.reconcile.lifecycle import lifecycle
 from metisfl_operator.reconcile.observe import Observed, observe
 from metisfl_operator.reconcile.reasons import Reason
+from metisfl_operator.reconcile.situation import Situation
 from metisfl_operator.reconcile.status import due, read_status, status_manifest, status_of
 from metisfl_operator.reconcile.trouble import Trouble
 from metisfl_operator.resources.configmap import accepted_federation

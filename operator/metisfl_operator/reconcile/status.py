@@ -19,8 +19,9 @@ from metisfl.spec.status import (
     LearnersStatus,
     MetricStatus,
 )
-from metisfl_operator.reconcile.conditions import Situation, conditions, evaluators_message
+from metisfl_operator.reconcile.conditions import conditions, evaluators_message
 from metisfl_operator.reconcile.lifecycle import Lifecycle
+from metisfl_operator.reconcile.situation import Situation
 from metisfl_operator.resources.metadata import Manifest, Owner
 
 # Figures change all the time; writing each of them would keep every watcher of the API server busy.

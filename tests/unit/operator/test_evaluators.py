@@ -14,10 +14,11 @@ from metisfl.spec import Federation
 from metisfl.spec.status import ConditionType, FederationStatus
 from metisfl_operator import names
 from metisfl_operator.partitions import PartitionPlan
-from metisfl_operator.reconcile.conditions import Situation, conditions, find
+from metisfl_operator.reconcile.conditions import conditions, find
 from metisfl_operator.reconcile.desired import desired
 from metisfl_operator.reconcile.lifecycle import Lifecycle
 from metisfl_operator.reconcile.observe import Observed
+from metisfl_operator.reconcile.situation import Situation
 from metisfl_operator.reconcile.status import status_of
 from metisfl_operator.resources.metadata import Owner
 from metisfl_operator.settings import Settings
