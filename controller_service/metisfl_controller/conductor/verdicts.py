@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from metisfl.logs import ContextLogger
 from metisfl.proto.v1 import controller_pb2 as pb
+from metisfl.wire.sections import MODEL_SECTION
 from metisfl_controller.aggregation.admission import Use
 from metisfl_controller.aggregation.engine import Engine
 from metisfl_controller.conductor.background import Background
@@ -76,9 +77,9 @@ class Verdicts:
 
     async def _flaw(self, upload: Upload) -> str | None:
         """Why one of its sections cannot be used."""
-        for _, encoding, content in upload.sections.of_place(upload.place.buffer):
+        for name, encoding, content in upload.sections.of_place(upload.place.buffer):
             if flaw := await self.engine.flaw(encoding, content):
-                return flaw
+                return flaw if name == MODEL_SECTION else f"section '{name}': {flaw}"
         return None
 
     def rejected(self, task: TaskId, message: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from itertools import count, product
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -15,9 +15,7 @@ from metisfl.proto.v1 import controller_pb2 as pb
 from metisfl.spec import SpecError, parse_federation
 from metisfl.spec.aggregation import AggregationRule
 from metisfl.spec.server_optimizer import ServerOptimizerType
-from metisfl.wire.control import Stamp, control_layout
 from tests.integration.controller.conftest import Player, federation
-from tests.integration.controller.test_control import deliver as deliver_sections
 
 LEARNERS = 7  # what Bulyan needs against one attacker
 ROUNDS = 2
@@ -71,21 +69,9 @@ DIAGONAL = [
 ]
 
 
-async def deliver(player: Player, task: pb.Task, arrays: dict[str, np.ndarray], number: int) -> None:
-    """Upload the result of a learner's task, and with SCAFFOLD a change of its control variate; it may be late."""
-    report = pb.TrainingReport(examples=10 + player.ordinal, batches=1 + player.ordinal, seconds=0.01)
-    if player.control is None:
-        await player.upload(task, arrays, report=report)
-        return
-    layout = control_layout(player.layout)
-    control = layout.allocate()
-    Stamp(1, number - 1, number).write(layout, control)
-    await deliver_sections(player, task, [player.content(task, arrays), control], report=report)
-
-
 async def work(player: Player) -> None:
     """Do what is asked until told to stop."""
-    rng, results = np.random.default_rng(player.ordinal), count(1)
+    rng = np.random.default_rng(player.ordinal)
     while True:
         task = await player.receive()
         match task.kind:
@@ -96,7 +82,8 @@ async def work(player: Player) -> None:
                 if task.evaluate:
                     await player.evaluate(task, accuracy=0.5)
                 change = rng.standard_normal(model["w"].shape).astype(np.float32)
-                await deliver(player, task, {**model, "w": model["w"] + change}, next(results))
+                report = pb.TrainingReport(examples=10 + player.ordinal, batches=1 + player.ordinal, seconds=0.01)
+                await player.upload(task, {**model, "w": model["w"] + change}, report=report)
             case pb.TASK_KIND_EVALUATE:
                 await player.model(task.model_version)
                 await player.evaluate(task, accuracy=0.5)
