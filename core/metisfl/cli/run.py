@@ -47,7 +47,7 @@ _RUNS = Path("metisfl-runs")
     metavar="SECONDS",
     type=click.FloatRange(min=1),
     default=300.0,
-    help="How long controller and learners may take to get ready.  [default: 300]",
+    help="How long controller and learners, those that join from elsewhere too, may take to get ready.  [default: 300]",
 )
 @click.pass_context
 def run(
@@ -62,7 +62,9 @@ def run(
 ) -> None:
     """Run a federation on this machine: the controller and every learner as processes.
 
-    Learners import their code from FILE's folder too. Images, volumes and other things of a pod are not used here.
+    Learners import their code from FILE's folder too. Those of external groups are not started: a bundle for each such
+    group is written into the output folder, and the command to join with it is printed. Images, volumes and other
+    things of a pod are not used here.
     Ctrl-C stops every process; the run can then go on with --resume. Exit status 0: complete; 1: failed; 2: the file or
     the options are wrong; 130: interrupted.
 

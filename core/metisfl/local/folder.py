@@ -72,6 +72,10 @@ class RunFolder:
     def certificates(self) -> CertificateFolder:
         return CertificateFolder(self.root / "tls")
 
+    def bundle(self, group: str) -> Path:
+        """With which somebody joins an external group."""
+        return self.root / "bundles" / f"{group}.yaml"
+
     def learner_state(self, name: str) -> Path:
         return self.root / "learners" / name
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,8 +12,10 @@ from pathlib import Path
 
 from metisfl.api import FederationDocument, FederationState, ModelDocument, RoundDocument
 from metisfl.downloads import DownloadError
+from metisfl.local.bundles import write_bundles
 from metisfl.local.client import ControllerClient, UnreachableError
 from metisfl.local.folder import RunFolder
+from metisfl.local.outcome import shown_path
 from metisfl.local.plan import CONTROLLER, Endpoints, Surroundings, controller_launch, learner_launches
 from metisfl.local.processes import Launch
 from metisfl.local.progress.display import Display, Snapshot
@@ -95,6 +98,9 @@ class Session:
             evaluates = self._evaluates(launch.name)
             self._supervisor.start(launch, judge_evaluator if evaluates else judge_learner)
             self._learners.append(launch.name)
+        bundles = write_bundles(self._federation, self._folder, self._uid, endpoints.grpc)
+        for group, file in bundles.items():
+            self._display.note(f"group {group} runs elsewhere: metisfl join {shlex.quote(shown_path(file))}")
 
     def follow(self) -> None:
         """Keep the processes alive and show progress until the federation has come to its end.
@@ -209,8 +215,11 @@ class Session:
             return
         ready = {learner.id for learner in document.learners if learner.connected}
         missing = [name for name in self._learners if name not in ready and not self._evaluates(name)]
+        there = {learner.group for learner in document.learners if learner.connected}
+        absent = [g.name for g in self._federation.spec.learner_groups if g.external and g.name not in there]
+        missing += [f"everybody of {name}" for name in absent]
         raise RunFailedError(
             f"not enough learners were ready within {plural(round(self._limits.startup), 'second')}; "
             f"missing: {', '.join(missing) or 'none, see the controller'}",
-            missing[0] if missing else CONTROLLER,
+            next((name for name in missing if name in self._learners), CONTROLLER),
         )
