@@ -9,9 +9,7 @@ from metisfl.cluster.federations import federation
 from metisfl.cluster.names import bootstrap_secret
 from metisfl.spec import LearnerGroup, SpecError, parse_federation
 from metisfl.spec.expose import ExposeType
-from metisfl.spec.security import TlsMode
-from metisfl.tls.names import server_name
-from metisfl.tls.pem import CA_FILE, CERTIFICATE_FILE, KEY_FILE, SERVER_NAME_FILE
+from metisfl.tls.pem import CA_FILE, CERTIFICATE_FILE, KEY_FILE
 
 
 def bundle_of(cluster: Cluster, name: str, group_name: str | None, endpoint: str | None) -> Bundle:
@@ -27,7 +25,7 @@ def bundle_of(cluster: Cluster, name: str, group_name: str | None, endpoint: str
         raise ClusterError(f"Federation '{name}' is not valid: {error}") from error
     group = _group(name, spec.learner_groups, group_name)
     assert group.max_learners is not None
-    mode = spec.security.tls.mode
+    tls = spec.security.tls
     return make_bundle(
         BundleSpec(
             federation=name,
@@ -35,7 +33,7 @@ def bundle_of(cluster: Cluster, name: str, group_name: str | None, endpoint: str
             max_learners=group.max_learners,
             endpoint=endpoint or _endpoint(found, name),
             entrypoint=spec.learner.entrypoint,
-            tls=None if mode is TlsMode.DISABLED else _tls(cluster, found, name, group.name),
+            tls=_tls(cluster, name, group.name, tls.server_name(found["metadata"]["uid"])) if tls.enabled else None,
         )
     )
 
@@ -68,7 +66,7 @@ def _endpoint(found: Json, name: str) -> str:
     return endpoint
 
 
-def _tls(cluster: Cluster, found: Json, name: str, group: str) -> BundleTls:
+def _tls(cluster: Cluster, name: str, group: str, server_name: str) -> BundleTls:
     secret_name = bootstrap_secret(name, group)
     try:
         secret = cluster.get(f"/api/v1/namespaces/{cluster.namespace}/secrets/{secret_name}")
@@ -79,7 +77,4 @@ def _tls(cluster: Cluster, found: Json, name: str, group: str) -> BundleTls:
     ca, certificate, key = (content(secret, entry) for entry in (CA_FILE, CERTIFICATE_FILE, KEY_FILE))
     if not (ca and certificate and key):
         raise ClusterError(f"Secret {secret_name} does not hold {CA_FILE}, {CERTIFICATE_FILE} and {KEY_FILE}")
-    named = content(secret, SERVER_NAME_FILE).strip()
-    return BundleTls(
-        ca=ca, certificate=certificate, key=key, server_name=named or server_name(found["metadata"]["uid"])
-    )
+    return BundleTls(ca=ca, certificate=certificate, key=key, server_name=server_name)

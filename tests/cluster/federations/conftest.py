@@ -21,6 +21,7 @@ from kubernetes import config
 
 from metisfl.api import FederationDocument, RoundDocument
 from metisfl.api.access import TOKEN_FILE, token_headers
+from metisfl.cluster.access import Cluster
 
 ROOT = Path(__file__).resolve().parents[3]
 RELEASE, RELEASE_NAMESPACE = "metisfl", "metisfl-system"
@@ -109,16 +110,8 @@ class Lab:
         encoded = self.kubectl("get", "secret", f"{name}-api-token", "-n", self.namespace, "-o", jsonpath)
         service = f"/api/v1/namespaces/{self.namespace}/services/{name}-controller:http/proxy"
         with config.new_client_from_config(str(self.kubectl.kubeconfig)) as api:
-            answer, _, _ = api.call_api(
-                f"{service}/{path}",
-                "GET",
-                header_params=token_headers(base64.b64decode(encoded).decode()),
-                auth_settings=["BearerToken"],
-                _preload_content=False,
-                _request_timeout=30,
-            )
-            text: str = answer.data.decode()
-            return text
+            headers = token_headers(base64.b64decode(encoded).decode())
+            return json.dumps(Cluster(api, "", self.namespace).get(f"{service}/{path}", headers=headers))
 
     def _state(self) -> str:
         parts = [

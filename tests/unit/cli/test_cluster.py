@@ -429,3 +429,5 @@ def test_install_prints_what_the_chart_would_make(metisfl: Metisfl) -> None:
 def test_objects_are_named_as_the_operator_names_them() -> None:
     assert names.controller_name("digits") == operators_names.controller_name("digits")
     assert names.LABEL_FEDERATION == operators_names.LABEL_FEDERATION
+    assert names.bootstrap_secret("digits", "a") == operators_names.bootstrap_secret("digits", "a")
+    assert names.token_secret("digits") == operators_names.token_secret("digits")
