@@ -11,9 +11,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from metisfl.wire.codecs import Codec, Encoding
-from metisfl.wire.layout import Buffer, Layout
+from metisfl.wire.layout import Buffer, Layout, aligned_zeros
+from metisfl_controller.aggregation import sums
 from metisfl_controller.aggregation.clipping import NormClip
 from metisfl_controller.aggregation.contributions import Contributions
+from metisfl_controller.aggregation.mapped import mapped_zeros
 from metisfl_controller.aggregation.optimizers.momentum import momentum
 from metisfl_controller.aggregation.optimizers.optimizer import ServerOptimizer
 from metisfl_controller.aggregation.rule import Staged
@@ -230,6 +232,20 @@ def test_updates_clipping_and_scales(
         assert (np.abs(got[name].astype(np.float64) - expected) <= 2.1 * eps * largest + 1e-300).all()
     for name, expected in one.averaged().items():
         np.testing.assert_allclose(got[name], expected, rtol=1e-6)
+
+
+def test_mapped_memory_gives_the_same_bits_tile_by_tile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sums, "_TILE", 1 << 12)
+    one = Round(np.random.default_rng(8), Codec.INT8, "float32", 30_001, 5)
+    models = []
+    for folder, allocate in (("memory", aligned_zeros), ("files", lambda nbytes: mapped_zeros(tmp_path, nbytes))):
+        rule = fed_rec(tmp_path / folder, one.encoding, MeanOptions(allocate=allocate))
+        for uploads in (one.uploads[:3], one.uploads[2:]):
+            rule.reset()
+            rule.fold(uploads[:-1], one.whole)
+            models.append(rule.finish(one.whole, uploads[-1:]))
+    np.testing.assert_array_equal(models[0], models[2])
+    np.testing.assert_array_equal(models[1], models[3])
 
 
 def test_a_server_optimizer_steps_towards_the_mean(tmp_path: Path) -> None:
