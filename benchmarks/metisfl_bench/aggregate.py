@@ -60,7 +60,7 @@ def run(bench: AggregateBench, tell: Progress) -> dict[str, Any]:
     tell("measuring how fast memory is read")
     bandwidth = read_bandwidth(8 * cache)
     tell(f"drawing {bench.learners} models of {layout.parameters:,} parameters")
-    models = _models(bench.learners, layout)
+    models = models_of(bench.learners, layout)
     weights = [100.0 + number for number in range(bench.learners)]
     tell("aggregating them at once")
     seconds, mean = _at_once(layout, models, weights, bench.rounds)
@@ -93,7 +93,7 @@ def run(bench: AggregateBench, tell: Progress) -> dict[str, Any]:
     }
 
 
-def _models(count: int, layout: Layout) -> list[Buffer]:
+def models_of(count: int, layout: Layout) -> list[Buffer]:
     """N(0, 1) × 0.1 in float32."""
     generator = np.random.default_rng(SEED)
     models = []

@@ -128,6 +128,26 @@ def aggregate_command(
     _report("aggregate", as_json, lambda: aggregate.run(of_run, _tell))
 
 
+@bench.command("rules")
+@_common
+@click.option("--rules", "names", metavar="NAMES", default="all", show_default=True,
+              help="Which to measure beside FedAvg, such as Median,Krum.")  # fmt: skip
+@click.option("--threads", type=click.IntRange(1), help="By default as many as the CPU limit allows.")
+def rules_command(
+    learners: int, parameters: int, layout: str, rounds_: int, as_json: bool, names: str, threads: int | None
+) -> None:
+    """What each aggregation rule costs, beside FedAvg in the same run."""
+    kernel_cache.prepare(os.environ)
+    from metisfl_bench import rules
+
+    known = {str(rule): rule for rule in rules.RULES}
+    wanted = list(known) if names == "all" else names.split(",")
+    if unknown := set(wanted) - set(known):
+        raise click.BadParameter(f"{', '.join(sorted(unknown))}; known: {', '.join(known)}", param_hint="--rules")
+    of_run = rules.RulesBench(learners, parameters, layout, rounds_, [known[name] for name in wanted], threads)
+    _report("rules", as_json, lambda: rules.run(of_run, _tell))
+
+
 @bench.command("fanin")
 @click.option("--learners", type=click.IntRange(2, 10_000), default=10_000, show_default=True,
               help="Connections, all of them idle and then in one round.")  # fmt: skip
