@@ -25,6 +25,7 @@ from metisfl_controller.aggregation.engine import Engine
 from metisfl_controller.aggregation.memory import ModelMemory, default_budget
 from metisfl_controller.clock import steady_clock
 from metisfl_controller.conductor.conductor import Conductor
+from metisfl_controller.conductor.served import IN_MEMORY
 from metisfl_controller.configuration import Configuration, ConfigurationFiles, follow
 from metisfl_controller.memory_limit import available_memory
 from metisfl_controller.metrics import ControllerMetrics
@@ -73,6 +74,7 @@ async def serve(settings: Settings, log: ContextLogger, stop: asyncio.Event) -> 
         directory=settings.state_dir / "staging",
         kept_bytes=lambda layout: kept_bytes(aggregation, layout),
         max_slots=max_slots(aggregation),
+        travelling=IN_MEMORY if federation.spec.protocol.outlives_versions else 1,
     )
     conductor = Conductor(
         configuration=configuration,

@@ -5,7 +5,8 @@ Beside its upload slots, a controller holds at most, all at once, while it finis
     what the rule keeps     sums of 8 bytes an element; moments of a server optimiser
     the next model          1 model
     the served model        1 model, which is also the base of the learners' updates
-    as it travels           1 model: its chunk messages in Float32; in a narrower codec, its encoded form and those
+    as it travels           1 model: its chunk messages in Float32; in a narrower codec, its encoded form and those;
+                            2 where tasks outlive the version that they began with
 
 When that and one slot fit the budget, all of it lies in memory, with as many slots as fit; uploads beyond them wait, or
 go to files. When not, everything of model size is a file in the state directory and is passed over tile by tile.
@@ -53,11 +54,18 @@ class MemoryPlan:
 
     @classmethod
     def of(
-        cls, budget: int, layout: Layout, upload_bytes: int, kept_bytes: int, max_slots: int = MAX_SLOTS
+        cls,
+        budget: int,
+        layout: Layout,
+        upload_bytes: int,
+        kept_bytes: int,
+        max_slots: int = MAX_SLOTS,
+        travelling: int = 1,
     ) -> MemoryPlan:
         """The plan for a layout under `budget` bytes, when encoded uploads have `upload_bytes` and the rule keeps
-        `kept_bytes`. There are no more than `max_slots`, also where they would fit."""
-        rest = budget - (kept_bytes + 3 * layout.nbytes)
+        `kept_bytes`, with so many versions `travelling`. There are no more than `max_slots`, also where they would
+        fit."""
+        rest = budget - (kept_bytes + (2 + travelling) * layout.nbytes)
         wanted = min(max_slots, max(SLOTS, SMALL_BYTES // max(1, upload_bytes)))
         if rest < upload_bytes:
             return cls(upload_bytes, min(SLOTS, wanted), True)
@@ -69,18 +77,19 @@ class ModelMemory:
     """Memory for everything of model size, within `budget` bytes; what does not fit goes to files in `directory`.
 
     `kept_bytes`: what the aggregation rule keeps for a layout. `max_slots`: at most so many uploads are in memory at
-    once.
+    once. `travelling`: versions that are kept as they travel.
     """
 
     budget: int
     directory: Path
     kept_bytes: Callable[[Layout], int] = sums_bytes
     max_slots: int = MAX_SLOTS
+    travelling: int = 1
 
     def plan(self, layout: Layout, upload_bytes: int | None = None) -> MemoryPlan:
         """Encoded uploads have the model's own size by default."""
         nbytes = layout.nbytes if upload_bytes is None else upload_bytes
-        return MemoryPlan.of(self.budget, layout, nbytes, self.kept_bytes(layout), self.max_slots)
+        return MemoryPlan.of(self.budget, layout, nbytes, self.kept_bytes(layout), self.max_slots, self.travelling)
 
     def allocator(self, layout: Layout) -> Callable[[int], Buffer]:
         """Makes zeroed, aligned buffers for models of this layout and their sums. It raises OSError when the disk has

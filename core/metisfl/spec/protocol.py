@@ -160,6 +160,12 @@ class ProtocolSpec(SpecModel):
         return self.type is ProtocolType.ASYNCHRONOUS and self.asynchronous_or_default.buffer_size > 1
 
     @property
+    def outlives_versions(self) -> bool:
+        """Whether the work of a task may still count when there is a newer version than the one it began with."""
+        late = self.synchronous_or_default.late_updates is LateUpdates.NEXT_ROUND
+        return late or self.type is ProtocolType.ASYNCHRONOUS
+
+    @property
     def synchronous_or_default(self) -> SynchronousSpec:
         return self.synchronous or SynchronousSpec()
 

@@ -66,6 +66,12 @@ def test_what_lies_in_memory_fits_the_budget(parameters: int, budget: int, share
         assert beside_slots + found.slots * upload <= budget
 
 
+def test_versions_that_are_kept_for_tasks_under_way_take_slots(tmp_path: Path) -> None:
+    layout = floats(100_000_000)
+    one, two = (ModelMemory(3 * GIB, tmp_path, travelling=travelling).plan(layout) for travelling in (1, 2))
+    assert (one.slots, two.slots) == (3, 2)
+
+
 def test_integers_need_sums_of_eight_bytes_as_well() -> None:
     layout = Layout.of({"w": np.broadcast_to(np.int8(0), (MIB,))})
     assert not plan(12 * MIB, layout).on_disk
