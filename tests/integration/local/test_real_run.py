@@ -19,6 +19,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from metisfl.api import FederationDocument
+from metisfl.api.access import token_headers
 from metisfl.local.record import RunRecord
 from tests.integration.local.runs import Run, Starter, eventually, processes_of
 
@@ -39,7 +40,8 @@ def training(run: Run, name: str, after_round: int) -> bool:
     endpoints = run.output / "endpoints.json"
     if not endpoints.exists():
         return False
-    with httpx.Client(trust_env=False) as client:
+    token = (run.output / "api-token").read_text()
+    with httpx.Client(trust_env=False, headers=token_headers(token)) as client:
         response = client.get(f"http://{json.loads(endpoints.read_text())['http']}/v1/federation")
     document = FederationDocument.model_validate_json(response.content)
     busy = {learner.id for learner in document.learners if learner.activity == "Training"}
