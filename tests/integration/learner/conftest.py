@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import subprocess
 import sys
@@ -37,6 +38,10 @@ class Received:
     checksum: int | None = None
     payload: int = 0
     """Bytes on the wire."""
+    control: bytearray = field(default_factory=bytearray)
+    """The second section, if there is one."""
+    offsets: list[int] = field(default_factory=list)
+    """Where the stream was to go on in each section."""
 
 
 @dataclass
@@ -50,6 +55,8 @@ class FakeController:
     terms: Mapping[str, Any] = field(default_factory=dict)
     layout: Layout | None = None
     models: dict[int, Buffer] = field(default_factory=dict)
+    control: Buffer | None = None
+    """The global control variate, where the transport has them."""
     join_refusal: tuple[grpc.StatusCode, str] | None = None
     tasks_refusals: list[tuple[grpc.StatusCode, str]] = field(default_factory=list)
     break_downloads_after: list[int] = field(default_factory=list)
@@ -69,7 +76,7 @@ class FakeController:
         self.uploads: list[Received] = []
         self.receipted: asyncio.Queue[Received] = asyncio.Queue()
         self.leaves: asyncio.Queue[pb.LeaveRequest] = asyncio.Queue()
-        self.partial: dict[str, bytearray] = {}
+        self.partial: dict[str, list[bytearray]] = {}
         self._server: grpc.aio.Server | None = None
 
     @property
@@ -179,36 +186,42 @@ class FakeController:
         if request.model_version not in self.models:
             await context.abort(grpc.StatusCode.NOT_FOUND, f"version {request.model_version} is gone")
         assert self.layout is not None
-        encoding = self.transport.download(self.layout)
-        assert request.codec == encoding.codec.number
-        content = encoding.encode(self.models[request.model_version]).data
-        section = encoding.section("model")
-        yield pb.DownloadResponse(header=pb.DownloadHeader(model_version=request.model_version, sections=[section]))
+        sections = self.transport.download_sections(self.layout)
+        assert request.codec == sections.model.codec.number
+        model = sections.model.encode(self.models[request.model_version])
+        contents = [each.data for each in (model, self.control) if each is not None]
+        announced = sections.announce()
+        yield pb.DownloadResponse(header=pb.DownloadHeader(model_version=request.model_version, sections=announced))
         limit = self.break_downloads_after.pop(0) if self.break_downloads_after else None
         sent = 0
-        for chunk in frames.encode_section(0, content, request.offsets[0], self.transport.packer):
+        for chunk in itertools.chain.from_iterable(
+            frames.encode_section(number, content, offset, self.transport.packer)
+            for number, (content, offset) in enumerate(zip(contents, request.offsets, strict=True))
+        ):
             if limit is not None and sent >= limit:
                 await context.abort(grpc.StatusCode.UNAVAILABLE, "the line broke")
             yield chunk
             sent += len(chunk)
         wrong = 1 if self.corrupt_downloads > 0 else 0
         self.corrupt_downloads -= wrong
-        yield pb.DownloadResponse(finish=model_pb2.Finish(section_checksums=[frames.section_checksum(content) ^ wrong]))
+        checksums = [frames.section_checksum(content) ^ wrong for content in contents]
+        yield pb.DownloadResponse(finish=model_pb2.Finish(section_checksums=checksums))
 
     async def _upload(self, requests: AsyncIterator[Any], context: Any) -> AsyncIterator[pb.UploadResponse]:
         stream = aiter(requests)
         header = (await anext(stream)).header
         if self.upload_errors:
             await context.abort(*self.upload_errors.pop(0))
-        content = self.partial.setdefault(header.task_id, bytearray())
-        received = Received(header, len(content), content)
+        parts = self.partial.setdefault(header.task_id, [bytearray() for _ in header.sections])
+        offsets = [len(part) for part in parts]
+        received = Received(header, offsets[0], parts[0], control=parts[-1], offsets=offsets)
         self.uploads.append(received)
-        yield pb.UploadResponse(grant=pb.Grant(offsets=[len(content)]))
+        yield pb.UploadResponse(grant=pb.Grant(offsets=offsets))
         limit = self.break_uploads_after.pop(0) if self.break_uploads_after else None
         taken = 0
         while isinstance(message := await anext(stream), ChunkFrame):
-            assert message.offset == len(content)
-            content += message.data
+            assert message.offset == len(parts[message.section])
+            parts[message.section] += message.data
             taken += len(message.data)
             received.payload += message.payload
             if limit is not None and taken >= limit:
