@@ -9,6 +9,7 @@ from pydantic import Field
 from metisfl.spec.expose import ExposeSpec
 from metisfl.spec.fields import Image, MemoryQuantity, ObjectName, Quantity, SpecModel
 from metisfl.spec.pods import PodOptions
+from metisfl.spec.rule import Json, Rule
 
 
 class StorageSpec(SpecModel):
@@ -16,7 +17,7 @@ class StorageSpec(SpecModel):
 
     existing_claim: ObjectName | None = None
     """Go on from this PersistentVolumeClaim, kept from an earlier federation or made from an archive, instead of
-    making one. The other fields are then for its owner to decide."""
+    making one. Its size and class are what they are, and it is never deleted with the Federation."""
 
     retain: bool = False
     """Keep the volume when the Federation is deleted, for another one to go on from with existingClaim."""
@@ -51,3 +52,17 @@ class ControllerSpec(PodOptions):
     """Memory for models: sums, uploads on their way in, the model that is served and the next one. What does not fit
     goes to files on the controller's volume, so that a model may be larger than the budget. The process needs about
     300Mi beside it. By default 60 percent of the pod's memory limit, or of the machine's memory."""
+
+
+def _existing_claim_is_its_owners(storage: Json) -> bool:
+    return "existingClaim" not in storage or not (storage.get("retain") or "storageClassName" in storage)
+
+
+RULES: tuple[Rule, ...] = (
+    Rule(
+        path=("spec", "controller", "storage"),
+        message="existingClaim goes without storageClassName, which it has, and without retain: it is never deleted",
+        holds=_existing_claim_is_its_owners,
+        cel="!has(self.existingClaim) || !(has(self.retain) && self.retain || has(self.storageClassName))",
+    ),
+)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from metisfl.spec import (
     aggregation,
     compatibility,
+    controller,
     expose,
     groups,
     pods,
@@ -45,6 +46,7 @@ RULES: tuple[Rule, ...] = (
     *training.RULES,
     *transport.RULES,
     *groups.RULES,
+    *controller.RULES,
     *expose.RULES,
     *security.RULES,
     *pods.RULES,

@@ -40,6 +40,7 @@ class IssuerRef(SpecModel):
     """Of the issuer; one of kind Issuer is in the federation's namespace."""
 
     kind: IssuerKind = IssuerKind.ISSUER
+    """Issuer: of one namespace. ClusterIssuer: of the whole cluster."""
 
 
 class CertManagerSpec(SpecModel):

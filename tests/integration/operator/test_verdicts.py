@@ -148,7 +148,12 @@ INVALID: dict[str, tuple[Any, ...]] = {
     "learnerGroups.0.resource": ({},),
     "learnerGroups.0.imagePullSecrets": (["registry"], [{"secret": "registry"}]),
     "controller.memoryBudget": ("512", "0Mi", "4 Gi"),
-    "controller.storage": ({"size": "ten"}, {"existingClaim": "Kept"}, {"retain": "yes"}),
+    "controller.storage": (
+        {"size": "ten"},
+        {"existingClaim": "Kept"},
+        {"existingClaim": "kept", "retain": True},
+        {"retain": "yes"},
+    ),
     "controller.env": ([{"name": "METISFL_THREADS", "value": "1"}],),
     "controller.podLabels": ({"metisfl.dev/federation": "other"}, {"app.kubernetes.io/name": "other"}),
     "controller.threads": (0, 1025),
