@@ -108,7 +108,7 @@ def test_sites_join_from_outside_with_their_bundle_alone(
         Config(kubeconfig_path=kubeconfig, namespace=lab.namespace) as helm,
         Chart.load(ROOT / "charts" / "metisfl-site") as chart,
     ):
-        helm.install(chart, "clinic", values, namespace=lab.namespace, wait=False)
+        helm.install(chart, "clinic", values, namespace=lab.namespace)
         try:
             site = subprocess.Popen([*machine, *_join(bundle, tmp_path / "state")], cwd=tmp_path)
             try:
