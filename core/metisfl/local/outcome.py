@@ -35,6 +35,9 @@ class Outcome:
     evaluator_metrics: dict[str, float] = field(default_factory=dict)
     model: Path | None = None
     report: Path | None = None
+    output: str | None = None
+    """Folder at spec.output where the model lies."""
+
     interrupted: bool = False
     failed_process: FailedProcess | None = None
 
@@ -75,6 +78,7 @@ def told(outcome: Outcome, folder: RunFolder, resume_command: str) -> list[str]:
     lines += [f"  {name:<{max(width, 8)}} {number(value)}" for name, value in metrics.items()]
     places = {"model": outcome.model, "report": outcome.report, "logs": folder.logs, "history": folder.history}
     lines += [f"  {name:<8} {shown_path(path)}" for name, path in places.items() if path and path.exists()]
+    lines += [f"  output   {outcome.output}"] if outcome.output else []
     if not outcome.final and not outcome.complete:
         lines.append(f"go on with: {resume_command}")
     return lines

@@ -135,6 +135,7 @@ def _conclude(
         metrics=_metrics(document.metrics),
         evaluator_metrics=_metrics(document.evaluator_metrics),
         model=findings.model,
+        output=document.output.url if document.output and document.output.delivered is not None else None,
         report=folder.report,
         failed_process=failed.process if failed else None,
     )

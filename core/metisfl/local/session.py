@@ -84,6 +84,7 @@ class Session:
         self._limits = limits
         self._client: ControllerClient | None = None
         self._learners: list[str] = []
+        self._undelivered = ""
         self.latest: FederationDocument | None = None
         """What the controller said last."""
 
@@ -118,6 +119,7 @@ class Session:
                 heard = time.monotonic()
                 rounds = self._rounds(document, rounds)
                 self._display.update(Snapshot(document, rounds, self._supervisor.restarts(), datetime.now(UTC)))
+                self._tell_deliveries(document)
                 if document.state.final:
                     return
                 if document.state is not FederationState.WAITING_FOR_LEARNERS:
@@ -130,6 +132,14 @@ class Session:
                     f"the controller has not answered for {plural(round(self._limits.silence), 'second')}", CONTROLLER
                 )
             time.sleep(self._limits.poll)
+
+    def _tell_deliveries(self, document: FederationDocument) -> None:
+        """Say once what keeps models from spec.output; the run goes on."""
+        output = document.output
+        trouble = output.message if output else ""
+        if output and trouble and trouble != self._undelivered:
+            self._display.note(f"models do not reach {output.url}: {trouble}")
+        self._undelivered = trouble
 
     def bid_farewell(self) -> None:
         """The federation has ended: learners end by themselves, which is waited for."""

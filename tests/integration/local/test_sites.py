@@ -22,6 +22,7 @@ def test_a_site_joins_a_local_run_with_its_bundle(mode: str, tmp_path: Path) -> 
     document["spec"]["learnerGroups"] = [{"name": "here"}, {"name": "site", "external": True, "maxLearners": 1}]
     document["spec"]["termination"] = {"maxRounds": 2}
     document["spec"]["security"] = {"tls": {"mode": mode}}
+    document["spec"]["output"] = {"url": f"file://{tmp_path}/models"}
     file, output = tmp_path / "federation.yaml", tmp_path / "out"
     file.write_text(yaml.safe_dump(document))
     command = [sys.executable, "-m", "metisfl"]
@@ -43,5 +44,8 @@ def test_a_site_joins_a_local_run_with_its_bundle(mode: str, tmp_path: Path) -> 
         run.kill()
     assert run.returncode == 0, err
     assert f"group site runs elsewhere: metisfl join {bundle}" in err
+    (delivered,) = (tmp_path / "models").iterdir()
+    assert f"  output   file://{delivered}" in err
+    assert {file.name for file in delivered.iterdir()} == {"lineage.json", "v000002.safetensors"}
     learners = json.loads((output / "summary.json").read_text())["document"]["learners"]
     assert {learner["id"]: learner["contributions"] for learner in learners} == {"here-0": 2, "site-0": 2}
