@@ -57,7 +57,7 @@ async def _run(settings: Settings) -> int:
     from metisfl.spec import SpecError
     from metisfl_controller.security.credentials import CredentialsError
     from metisfl_controller.service import serve
-    from metisfl_controller.state.store import StateError
+    from metisfl_controller.state.records import StateError
 
     log = logger("metisfl.controller")
     stop = asyncio.Event()

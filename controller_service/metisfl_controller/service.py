@@ -36,8 +36,9 @@ from metisfl_controller.server.servicer import Servicer
 from metisfl_controller.server.upload_call import UploadCall
 from metisfl_controller.server.uploads import Uploads
 from metisfl_controller.settings import Address, Settings
+from metisfl_controller.state.records import StateError
 from metisfl_controller.state.registry import Registry
-from metisfl_controller.state.store import StateError, Store
+from metisfl_controller.state.store import Store
 
 SHUTDOWN_SECONDS = 5.0
 

@@ -26,8 +26,8 @@ from metisfl_controller.rounds.phases import Phase
 from metisfl_controller.rounds.tasks import TaskId
 from metisfl_controller.rounds.training import RoundStatus
 from metisfl_controller.state.lineage import KeptUpdate
+from metisfl_controller.state.records import RoundRecord, StoredVersion
 from metisfl_controller.state.registry import Learner
-from metisfl_controller.state.store import RoundRecord, StoredVersion
 
 _STATES = {
     Phase.INITIALISING: FederationState.INITIALISING,

@@ -39,8 +39,9 @@ from metisfl_controller.rounds.plan import Plan
 from metisfl_controller.rounds.tasks import Order, TaskId
 from metisfl_controller.server.uploads import Uploads
 from metisfl_controller.state.lineage import Lineage
+from metisfl_controller.state.records import Outcome
 from metisfl_controller.state.registry import Learner, Registry
-from metisfl_controller.state.store import Outcome, Store
+from metisfl_controller.state.store import Store
 from metisfl_controller.transport import transport_of
 
 TICK_SECONDS = 0.5

@@ -17,8 +17,9 @@ from metisfl_controller.rounds.evaluation import Mean
 from metisfl_controller.rounds.messages import RecordMetrics
 from metisfl_controller.rounds.selection.selector import History
 from metisfl_controller.rounds.termination.termination import Observed
+from metisfl_controller.state.records import Outcome, RoundRecord, Snapshot, StoredVersion
 from metisfl_controller.state.rule_states import StoredState
-from metisfl_controller.state.store import Outcome, RoundRecord, Snapshot, Store, StoredVersion
+from metisfl_controller.state.store import Store
 
 T = TypeVar("T")
 

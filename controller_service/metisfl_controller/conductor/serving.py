@@ -12,7 +12,7 @@ from metisfl_controller.aggregation.kernels import conversions
 from metisfl_controller.conductor.progress import Progress
 from metisfl_controller.conductor.served import Served
 from metisfl_controller.server.downloads import GlobalModel
-from metisfl_controller.state.store import StoredVersion
+from metisfl_controller.state.records import StoredVersion
 
 
 @dataclass(frozen=True)

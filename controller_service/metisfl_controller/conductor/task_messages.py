@@ -5,7 +5,7 @@ from __future__ import annotations
 from metisfl.proto.v1 import controller_pb2 as pb
 from metisfl.spec.training import TrainingSpec
 from metisfl_controller.rounds.tasks import Kind, Order
-from metisfl_controller.state.store import Outcome
+from metisfl_controller.state.records import Outcome
 
 _KINDS = {
     Kind.INITIALISE: pb.TASK_KIND_INITIALISE,

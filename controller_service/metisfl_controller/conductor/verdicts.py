@@ -15,8 +15,8 @@ from metisfl_controller.conductor.background import Background
 from metisfl_controller.rounds import messages as m
 from metisfl_controller.rounds.tasks import Kind, TaskId
 from metisfl_controller.server.uploads import Upload, Uploads
+from metisfl_controller.state.records import Contribution
 from metisfl_controller.state.registry import Registry
-from metisfl_controller.state.store import Contribution
 
 
 @dataclass(eq=False)

@@ -25,7 +25,7 @@ from metisfl_controller.metrics import ControllerMetrics
 from metisfl_controller.rounds import messages as m
 from metisfl_controller.rounds.tasks import TaskId
 from metisfl_controller.server.uploads import Upload, Uploads
-from metisfl_controller.state.store import Contribution, RoundRecord, StateError
+from metisfl_controller.state.records import Contribution, RoundRecord, StateError
 
 
 @dataclass(eq=False)

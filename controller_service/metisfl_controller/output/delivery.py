@@ -19,7 +19,7 @@ from metisfl_controller.conductor.progress import Progress
 from metisfl_controller.metrics import ControllerMetrics
 from metisfl_controller.output.destination import Destination, DestinationError
 from metisfl_controller.output.lineage import LINEAGE_FILE, delivered_by, lineage
-from metisfl_controller.state.store import Outcome, StoredVersion
+from metisfl_controller.state.records import Outcome, StoredVersion
 
 FINAL_SECONDS = 600.0
 """How long the end of a run waits for its model to arrive; after that it is tried while the controller lives."""

@@ -12,7 +12,7 @@ from typing import Any
 from metisfl import __version__
 from metisfl.spec import FederationSpec
 from metisfl_controller.rounds.evaluation import Mean
-from metisfl_controller.state.store import Outcome, RoundRecord, StoredVersion
+from metisfl_controller.state.records import Outcome, RoundRecord, StoredVersion
 
 LINEAGE_FILE = "lineage.json"
 

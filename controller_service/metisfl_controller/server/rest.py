@@ -10,7 +10,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from metisfl.api import FederationDocument, ModelDocument, RoundDocument, UpdateDocument
 from metisfl_controller.conductor.conductor import Conductor
-from metisfl_controller.state.store import Outcome, StoredVersion
+from metisfl_controller.state.records import Outcome, StoredVersion
 from metisfl_controller.status import federation_document, model_document, round_document, update_document
 
 _VERSION = Path(description="A version number, or `latest`: the published version once there is one", max_length=20)

@@ -22,8 +22,8 @@ from metisfl_controller.security.gate import Gate
 from metisfl_controller.server.calls import Context, abort, admitted, first_message, holder
 from metisfl_controller.server.downloads import RetiredError
 from metisfl_controller.server.uploads import UploadError, check_evaluation
+from metisfl_controller.state.records import StateError
 from metisfl_controller.state.registry import JoinRefusedError, Learner, UnknownLeaseError
-from metisfl_controller.state.store import StateError
 
 _ACTIVITIES = {
     pb.ACTIVITY_IDLE: "Idle",

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from metisfl_controller.security.audit import AuditEntry
 from metisfl_controller.security.ledger import Issued
-from metisfl_controller.state.store import StateError
+from metisfl_controller.state.records import StateError
 
 KEEP_AUDIT_ENTRIES = 10_000
 

@@ -7,13 +7,11 @@ controller dies at, the newest row names a whole file. All methods block; call t
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import sqlite3
 import time
 from collections.abc import Iterator, Mapping, Set
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -23,78 +21,10 @@ from metisfl.spec.termination import MetricSource
 from metisfl.wire.layout import Buffer, Layout, aligned_zeros
 from metisfl_controller.rounds.evaluation import Mean
 from metisfl_controller.rounds.termination.termination import Observed
+from metisfl_controller.state.history import RoundHistory
 from metisfl_controller.state.models import Allocate, file_name, read_model, write_model
+from metisfl_controller.state.records import Outcome, RoundRecord, Snapshot, StateError, StoredVersion
 from metisfl_controller.state.rule_states import RuleStates, StoredState
-
-
-class StateError(RuntimeError):
-    """The state directory cannot be used; the message says what to do."""
-
-
-@dataclass(frozen=True)
-class StoredVersion:
-    version: int
-    file: str
-    sha256: str
-    bytes: int
-    created_at: float
-    stored: bool
-
-
-@dataclass(frozen=True)
-class Contribution:
-    """What one learner did in a round."""
-
-    examples: int = 0
-    batches: int = 0
-    seconds: float = 0.0
-    metrics: Mapping[str, float] = field(default_factory=dict)
-
-    def followed_by(self, later: Contribution) -> Contribution:
-        """Both, when a learner had more than one part in a version."""
-        return replace(later, batches=self.batches + later.batches, seconds=self.seconds + later.seconds)
-
-
-@dataclass(frozen=True)
-class RoundRecord:
-    """A committed round. Times are seconds since the epoch."""
-
-    number: int
-    version: int
-    started_at: float
-    ended_at: float
-    attempts: int
-    train_seconds: float
-    aggregate_seconds: float
-    commit_seconds: float
-    bytes_received: int
-    bytes_sent: int
-    contributed: Mapping[str, Contribution]
-    lost: tuple[str, ...] = ()
-    tasks: tuple[str, ...] = ()
-    """Ids of the tasks whose results are in the version."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How the federation ended."""
-
-    state: str
-    reason: str
-    message: str
-    completed_at: float
-    published_version: int | None
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """What a starting controller finds."""
-
-    incarnation: int
-    layout: Layout | None
-    latest: StoredVersion | None
-    started_at: float | None
-    outcome: Outcome | None
 
 
 class Store:
@@ -146,6 +76,7 @@ class Store:
         self._database.execute(f"PRAGMA synchronous = {'FULL' if self._checkpoints else 'OFF'}")
         self._database.executescript(files(__package__).joinpath("schema.sql").read_text())
         self._rule_states = RuleStates(self._database, self.directory / "models")
+        self._history = RoundHistory(self._database)
 
     def _start(self, uid: str, name: str, adopt: bool) -> None:
         row = self._one("SELECT uid FROM federation")
@@ -210,55 +141,19 @@ class Store:
 
     def metrics(self, source: MetricSource = MetricSource.LEARNERS) -> dict[int, dict[str, Mean]]:
         """Metrics of every evaluated version, of learners or of evaluators."""
-        found: dict[int, dict[str, Mean]] = {}
-        for version, name, value, examples in self._database.execute(
-            "SELECT version, name, value, examples FROM evaluations WHERE source = ? ORDER BY version, name", (source,)
-        ):
-            found.setdefault(version, {})[name] = Mean(value, examples)
-        return found
+        return self._history.metrics(source)
 
     def observed(self, before: int) -> list[Observed]:
         """Conclusive metrics of the versions before this one, oldest first."""
-        found: dict[tuple[int, MetricSource], dict[str, float]] = {}
-        for version, source, name, value in self._database.execute(
-            "SELECT version, source, name, value FROM evaluations WHERE conclusive AND version < ? ORDER BY version",
-            (before,),
-        ):
-            found.setdefault((version, MetricSource(source)), {})[name] = value
-        return [Observed(source, version, values) for (version, source), values in found.items()]
+        return self._history.observed(before)
 
     def rounds(self) -> list[RoundRecord]:
         """All committed rounds, oldest first."""
-        contributed: dict[int, dict[str, Contribution]] = {}
-        lost: dict[int, list[str]] = {}
-        for number, learner, standing, examples, batches, seconds, metrics in self._database.execute(
-            "SELECT round, learner, standing, examples, batches, seconds, metrics FROM participants ORDER BY learner"
-        ):
-            if standing == "contributed":
-                contribution = Contribution(examples, batches, seconds, json.loads(metrics))
-                contributed.setdefault(number, {})[learner] = contribution
-            else:
-                lost.setdefault(number, []).append(learner)
-        tasks: dict[int, list[str]] = {}
-        for task, version in self._database.execute("SELECT id, version FROM tasks ORDER BY version, id"):
-            tasks.setdefault(version, []).append(task)
-        rows = self._database.execute(
-            "SELECT number, version, started_at, ended_at, attempts, train_seconds, aggregate_seconds, commit_seconds, "
-            "bytes_received, bytes_sent FROM rounds ORDER BY number"
-        )
-        return [
-            RoundRecord(
-                **dict(row),
-                contributed=contributed.get(row["number"], {}),
-                lost=tuple(lost.get(row["number"], ())),
-                tasks=tuple(tasks.get(row["version"], ())),
-            )
-            for row in rows
-        ]
+        return self._history.rounds()
 
     def tasks_after(self, version: int) -> list[str]:
         """Ids of the tasks whose results are in later versions than this."""
-        return [row[0] for row in self._database.execute("SELECT id FROM tasks WHERE version > ?", (version,))]
+        return self._history.tasks_after(version)
 
     def read(self, version: StoredVersion, layout: Layout, allocate: Allocate = aligned_zeros) -> Buffer:
         """A stored version as a flat buffer. Raises StateError."""
@@ -312,36 +207,7 @@ class Store:
             self._insert_version(stored)
             if state is not None:
                 self._rule_states.insert(state)
-            self._database.execute(
-                "INSERT INTO rounds (number, version, started_at, ended_at, attempts, train_seconds, "
-                "aggregate_seconds, commit_seconds, bytes_received, bytes_sent) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (
-                    record.number,
-                    record.version,
-                    record.started_at,
-                    record.ended_at,
-                    record.attempts,
-                    record.train_seconds,
-                    record.aggregate_seconds,
-                    record.commit_seconds,
-                    record.bytes_received,
-                    record.bytes_sent,
-                ),
-            )
-            self._database.executemany(
-                "INSERT INTO participants (round, learner, standing, examples, batches, seconds, metrics) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?)",
-                [
-                    *(
-                        (record.number, learner, "contributed", c.examples, c.batches, c.seconds, json.dumps(c.metrics))
-                        for learner, c in record.contributed.items()
-                    ),
-                    *((record.number, learner, "lost", 0, 0, 0.0, "{}") for learner in record.lost),
-                ],
-            )
-            self._database.executemany(
-                "INSERT INTO tasks (id, version) VALUES (?, ?)", [(task, record.version) for task in record.tasks]
-            )
+            self._history.insert(record)
         self._prune(keep)
 
     def record_start(self, started_at: float) -> None:
@@ -356,11 +222,7 @@ class Store:
         conclusive: bool = True,
     ) -> None:
         with self._transaction():
-            self._database.executemany(
-                "INSERT OR REPLACE INTO evaluations (version, source, name, value, examples, conclusive) "
-                "VALUES (?, ?, ?, ?, ?, ?)",
-                [(version, source, name, mean.value, mean.examples, conclusive) for name, mean in means.items()],
-            )
+            self._history.insert_metrics(version, means, source, conclusive)
 
     def record_outcome(self, outcome: Outcome) -> None:
         self._database.execute(

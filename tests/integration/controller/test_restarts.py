@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from metisfl.proto.v1 import controller_pb2 as pb
-from metisfl_controller.state.store import StateError
+from metisfl_controller.state.records import StateError
 
 Controllers = Callable[..., Any]
 

@@ -20,7 +20,7 @@ from metisfl_controller.output import delivery as module
 from metisfl_controller.output.delivery import Delivery, wanted
 from metisfl_controller.output.destination import DestinationError, ObjectStore
 from metisfl_controller.output.lineage import delivered_by, lineage, spec_digest
-from metisfl_controller.state.store import Outcome, StoredVersion
+from metisfl_controller.state.records import Outcome, StoredVersion
 
 UID = "0123456789abcdef"
 ENDED = Outcome("Complete", "MaxRoundsReached", "done", 9.0, 2)

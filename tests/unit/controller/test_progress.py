@@ -12,7 +12,8 @@ from metisfl_controller.conductor.progress import Progress
 from metisfl_controller.rounds.evaluation import Mean
 from metisfl_controller.rounds.selection.selector import History
 from metisfl_controller.rounds.termination.termination import Observed
-from metisfl_controller.state.store import Contribution, Store
+from metisfl_controller.state.records import Contribution
+from metisfl_controller.state.store import Store
 from tests.unit.controller.test_store import LAYOUT, commit, model, record
 
 

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from metisfl_controller.state.records import StateError, StoredVersion
 from metisfl_controller.state.rule_states import StoredState
-from metisfl_controller.state.store import StateError, Store, StoredVersion
+from metisfl_controller.state.store import Store
 from tests.unit.controller.test_store import LAYOUT, model, record
 
 STATE = {"first": np.arange(100, dtype=np.uint8), "none": np.zeros(0, np.uint8)}

@@ -13,7 +13,7 @@ from metisfl.wire.limits import CHUNK_BYTES
 from metisfl.wire.sections import Sections
 from metisfl_controller.conductor.served import IN_MEMORY, Served
 from metisfl_controller.server.downloads import GlobalModel, RetiredError
-from metisfl_controller.state.store import StateError
+from metisfl_controller.state.records import StateError
 
 
 class Model:

@@ -18,7 +18,8 @@ from metisfl.spec.termination import MetricSource
 from metisfl.wire.layout import Buffer, Layout
 from metisfl_controller.rounds.evaluation import Mean
 from metisfl_controller.rounds.termination.termination import Observed
-from metisfl_controller.state.store import Contribution, Outcome, RoundRecord, StateError, Store
+from metisfl_controller.state.records import Contribution, Outcome, RoundRecord, StateError
+from metisfl_controller.state.store import Store
 
 ARRAYS = {
     "w": np.arange(6, dtype=np.float32).reshape(2, 3),
@@ -188,7 +189,8 @@ from pathlib import Path
 import numpy as np
 from metisfl.wire.layout import Layout
 from metisfl_controller.rounds.termination.termination import Observed
-from metisfl_controller.state.store import Contribution, RoundRecord, Store
+from metisfl_controller.state.records import Contribution, RoundRecord
+from metisfl_controller.state.store import Store
 layout = Layout.of({"w": np.zeros(6, np.float32)})
 store = Store(Path(sys.argv[1]), "uid-1", "digits")
 store.commit_initial(layout, layout.pack({"w": np.full(6, 1, np.float32)}))
