@@ -32,6 +32,9 @@ LAST_WORDS_SECONDS = 1.0
 RENEWAL_SECONDS = 0.2
 """How often to look whether a certificate can be renewed."""
 
+RETRY_SECONDS = 2.0
+"""After a renewal that failed."""
+
 _BROKEN_STREAM = (grpc.aio.AioRpcError, asyncio.InvalidStateError, TimeoutError)
 
 
@@ -195,6 +198,7 @@ class Session:
                 if error.code() in REFUSALS:
                     raise
                 self._log.warning("the certificate is not renewed yet: %s", error.details())
+                await asyncio.sleep(RETRY_SECONDS)
             await asyncio.sleep(RENEWAL_SECONDS)
 
     async def _recover(self, code: grpc.StatusCode | None, words: str) -> None:

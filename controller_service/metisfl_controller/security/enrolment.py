@@ -74,6 +74,7 @@ class Enrolment:
             self.audit.record(Action.ENROLMENT_REFUSED, caller, context.peer(), str(error))
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
         except UnknownCertificateError as error:
+            self.audit.record(Action.ENROLMENT_REFUSED, caller, context.peer(), str(error))
             await context.abort(grpc.StatusCode.UNAUTHENTICATED, str(error))
         except NotAnnouncedError as error:
             await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
