@@ -1,4 +1,4 @@
-"""An S3 that checks signatures: enough of the protocol to be written to and read from, on a port of loopback.
+"""An S3 that checks signatures: enough of the protocol to be written to and read from, on a port of its own.
 
 Signatures are recomputed as AWS documents them (Signature Version 4), so that a client with the wrong key is refused
 as S3 would refuse it.
@@ -41,15 +41,16 @@ class ObjectStore:
 
 
 @contextmanager
-def serving() -> Iterator[ObjectStore]:
+def serving(host: str = "127.0.0.1") -> Iterator[ObjectStore]:
+    """`host`: the address to listen on, and to be reached at."""
     store = ObjectStore()
 
     class Handler(_Handler):
         objects = store
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = ThreadingHTTPServer((host, 0), Handler)
     server.daemon_threads = True
-    store.url = f"http://127.0.0.1:{server.server_address[1]}"
+    store.url = f"http://{host}:{server.server_address[1]}"
     thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
     thread.start()
     try:
