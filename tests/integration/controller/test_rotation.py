@@ -90,7 +90,7 @@ async def test_no_task_is_lost_while_everybodys_certificate_is_replaced(
     served: Callable[..., Any], certificates: CertificateFolder, tmp_path: Path
 ) -> None:
     async with AsyncExitStack() as stack:
-        table = await stack.enter_async_context(served(settings=settings(certificates, 3), **spec(2, "0.1", 50)))
+        table = await stack.enter_async_context(served(settings=settings(certificates, 6), **spec(2, "0.15", 50)))
         sessions = [
             await stack.enter_async_context(learning(table.grpc, certificates.learners("a"), tmp_path / str(n)))
             for n in range(2)
@@ -103,15 +103,16 @@ async def test_no_task_is_lost_while_everybodys_certificate_is_replaced(
         rounds = (await table.get("/v1/rounds")).json()
         assert [(r["contributors"], r["lost"], r["attempts"]) for r in rounds] == [(["a-0", "a-1"], [], 1)] * 50
         seen = await actions(table)
-        assert min(seen["Renewed", "a-0"], seen["Renewed", "a-1"]) >= 2
+        assert min(seen["Renewed", "a-0"], seen["Renewed", "a-1"]) >= 1
         assert {action for action, _ in seen} == {"Enrolled", "Joined", "Renewed"}
         assert server_certificate(table.grpc) != before
 
 
+@pytest.mark.slow
 async def test_a_task_longer_than_a_certificate_is_not_lost(
     served: Callable[..., Any], certificates: CertificateFolder, tmp_path: Path
 ) -> None:
-    async with served(settings=settings(certificates, 2), **spec(1, "2.5", 1)) as table:
+    async with served(settings=settings(certificates, 6), **spec(1, "6.5", 1)) as table:
         async with learning(table.grpc, certificates.learners("a"), tmp_path / "state") as session:
             await session
         (committed,) = (await table.get("/v1/rounds")).json()
