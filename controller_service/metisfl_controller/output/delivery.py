@@ -39,6 +39,9 @@ class _Target:
     output: OutputSpec
     destination: Destination
     delivered: set[int]
+    described: bool = False
+    """Whether a lineage file of this process is there, so that the destination is known to take something."""
+    end_described: bool = False
 
 
 class Delivery:
@@ -160,7 +163,8 @@ class Delivery:
         target = self._target
         if target is None or target.output != output:
             target = self._target = await self._reach(output)
-        await self._describe(target)
+        if not target.described or (self._progress.outcome is not None and not target.end_described):
+            await self._describe(target)
         while version := await self._next(target):
             path = self._progress.store.path(version)
             async with asyncio.timeout(_SECONDS + version.bytes / _BYTES_PER_SECOND):
@@ -188,6 +192,7 @@ class Delivery:
 
     async def _describe(self, target: _Target) -> None:
         progress, federation = self._progress, self._federation()
+        outcome = progress.outcome
         text = lineage(
             federation.metadata.name,
             self._uid,
@@ -195,11 +200,12 @@ class Delivery:
             await progress.in_store(progress.store.versions),
             await progress.in_store(progress.store.rounds),
             progress.version_metrics,
-            progress.outcome,
+            outcome,
             target.delivered,
         )
         async with asyncio.timeout(_SECONDS):
             await target.destination.write(LINEAGE_FILE, text)
+        target.described, target.end_described = True, outcome is not None
 
 
 def wanted(versions: Iterable[StoredVersion], outcome: Outcome | None, which: OutputVersions) -> list[StoredVersion]:

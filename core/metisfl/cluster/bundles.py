@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 from metisfl.bundle import Bundle, BundleSpec, BundleTls, make_bundle
 from metisfl.cluster.access import Cluster, ClusterError, Json, RefusedError
 from metisfl.cluster.controller import content
@@ -9,7 +11,7 @@ from metisfl.cluster.federations import federation
 from metisfl.cluster.names import bootstrap_secret
 from metisfl.spec import LearnerGroup, SpecError, parse_federation
 from metisfl.spec.expose import ExposeType
-from metisfl.tls.pem import CA_FILE, CERTIFICATE_FILE, KEY_FILE
+from metisfl.tls.pem import CA_FILE, CERTIFICATE_FILE, KEY_FILE, KeyPair, PemError, flaw, read_certificates
 
 
 def bundle_of(cluster: Cluster, name: str, group_name: str | None, endpoint: str | None) -> Bundle:
@@ -77,4 +79,18 @@ def _tls(cluster: Cluster, name: str, group: str, server_name: str) -> BundleTls
     ca, certificate, key = (content(secret, entry) for entry in (CA_FILE, CERTIFICATE_FILE, KEY_FILE))
     if not (ca and certificate and key):
         raise ClusterError(f"Secret {secret_name} does not hold {CA_FILE}, {CERTIFICATE_FILE} and {KEY_FILE}")
+    if reason := _flaw(ca, certificate, key):
+        raise ClusterError(
+            f"Secret {secret_name} is of no use: {reason}; the operator renews it, see `metisfl describe`"
+        )
     return BundleTls(ca=ca, certificate=certificate, key=key, server_name=server_name)
+
+
+def _flaw(ca: str, certificate: str, key: str) -> str | None:
+    """What a learner that enrols with these would be told."""
+    try:
+        pair = KeyPair(certificate.encode(), key.encode())
+        pair.authority()
+        return flaw(pair.certificates, read_certificates(ca.encode()), datetime.now(UTC))
+    except PemError as error:
+        return str(error)

@@ -23,6 +23,7 @@ from metisfl.cluster.watching import PATIENCE_SECONDS, Watch
 from metisfl.spec.crd import crd
 from metisfl.tls.authority import make_client_issuer, make_root
 from metisfl.tls.holdings import new_bootstrap
+from metisfl.tls.pem import certificates_pem
 from metisfl_operator import names as operators_names
 from metisfl_operator.reconcile.events import _EXPECTED
 from metisfl_operator.reconcile.reasons import Reason
@@ -337,12 +338,11 @@ def test_watch_prints_lines_where_there_is_no_terminal(server: ApiServer, metisf
 EXPOSED = {"controller": {"expose": {"type": "NodePort", "host": "node.example.org"}}}
 
 
-def bootstrap() -> dict[str, str]:
-    now = datetime.now(UTC)
+def bootstrap(now: datetime | None = None) -> dict[str, str]:
+    now = now or datetime.now(UTC)
     root = make_root("0a1b2c3d-0000", timedelta(days=9), now)
     issuer = make_client_issuer(root, "0a1b2c3d-0000", timedelta(days=9), now)
     made = new_bootstrap(issuer, "0a1b2c3d-0000", "hospital-b", timedelta(days=1), now)
-    from metisfl.tls.pem import certificates_pem
 
     content = {"ca.crt": certificates_pem([root.certificate]), "tls.crt": made.certificate, "tls.key": made.key}
     return {key: base64.b64encode(value).decode() for key, value in content.items()}
@@ -369,6 +369,18 @@ def test_a_bundle_holds_address_and_certificates_for_its_owner_alone(
     assert bundle.tls is not None
     assert bundle.tls.server_name == "controller.0a1b2c3d-0000.metisfl.internal"
     assert bundle.tls.key.startswith("-----BEGIN")
+
+
+def test_a_bundle_is_not_made_of_an_expired_certificate(server: ApiServer, metisfl: Metisfl, tmp_path: Path) -> None:
+    expired = bootstrap(datetime.now(UTC) - timedelta(days=2))
+    server.answers = {
+        OBJECT: answer(federation(security={"tls": {"mode": "Auto"}})),
+        "/api/v1/namespaces/lab/secrets/digits-hospital-b-bootstrap": answer({"data": expired}),
+    }
+    result = metisfl("bundle", "digits", "--endpoint", "a:1", "-o", str(tmp_path / "bundle.yaml"))
+    assert result.exit_code == 1
+    assert "Secret digits-hospital-b-bootstrap is of no use: " in result.output
+    assert not (tmp_path / "bundle.yaml").exists()
 
 
 def test_a_bundle_without_tls_says_so(server: ApiServer, metisfl: Metisfl) -> None:

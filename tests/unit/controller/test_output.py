@@ -132,6 +132,20 @@ async def test_versions_arrive_in_order_each_before_the_file_that_tells_of_it(
     assert shelf.objects["v000001.safetensors"] == b"v1"
 
 
+async def test_rounds_that_deliver_nothing_write_nothing(progress: Progress, deliver: Callable[..., Delivery]) -> None:
+    delivery = deliver(shelf := Shelf(), "Final")
+    delivery.start()
+    for number in range(3):
+        progress.commit(number)
+        await delivery.finish(5)
+    assert shelf.order == ["lineage.json"]
+    progress.outcome = ENDED
+    await delivery.finish(5)
+    await delivery.close()
+    assert shelf.order[1:] == ["lineage.json", "v000002.safetensors", "lineage.json"]
+    assert json.loads(shelf.objects["lineage.json"])["outcome"]["reason"] == "MaxRoundsReached"
+
+
 async def test_what_fails_is_told_and_tried_again(progress: Progress, deliver: Callable[..., Delivery]) -> None:
     shelf = Shelf()
     shelf.broken, delivery = True, deliver(shelf)
