@@ -166,6 +166,8 @@ class Passport:
             raise FatalError(
                 ExitCode.REFUSED, f"the controller answered Enroll with no certificate: {error}"
             ) from error
+        if (reason := self._flaw(pair)) is not None:
+            raise FatalError(ExitCode.REFUSED, f"the certificate that Enroll was answered with is no good: {reason}")
         self._write(_IDENTITY_FILE, pair.key + pair.certificate)
         (self._folder / _NEXT_KEY_FILE).unlink(missing_ok=True)
         self.certified = certified

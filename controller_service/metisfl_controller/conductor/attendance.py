@@ -151,6 +151,13 @@ class Attendance:
                 self._end_stream(learner, StreamRefusedError(f"{learner.id} is listed in spec.security.revoked"))
                 self._lose(learner, "listed in spec.security.revoked")
 
+    def end_displaced(self) -> None:
+        """Learners whose group has become too small for them, or is no more, have no part in the federation."""
+        for learner in self.registry.displaced():
+            words = f"{learner.id} has no place in the federation any more"
+            self._end_stream(learner, StreamRefusedError(words))
+            self._lose(learner, words)
+
     def refuse_others(self, layout: Layout) -> None:
         """This is the federation's layout from now on: learners with another have no place in it."""
         for learner in self.registry.others(layout):

@@ -195,6 +195,7 @@ class Conductor:
         spec = configuration.federation.spec
         self.registry.amend(spec, configuration.plan)
         self._handle(m.PlanChanged(Plan.of(spec)))
+        self.attendance.end_displaced()
         self.delivery.poke()
 
     # ---- what learners report

@@ -21,8 +21,8 @@ from metisfl_controller.security.audit import AuditEntry
 from metisfl_controller.security.setup import Security
 from metisfl_controller.settings import SettingsError
 
-PROTECTED = "/v1/"
-"""Paths that want the token; health and metrics are for anybody who reaches the port."""
+OPEN = frozenset({"/healthz", "/readyz", "/metrics"})
+"""Paths for anybody who reaches the port; all others want the token."""
 
 MIN_TOKEN_CHARACTERS = 16
 
@@ -49,14 +49,14 @@ def security_routes(security: Security) -> APIRouter:
 
 
 class TokenGuard:
-    """ASGI middleware: refuses requests to protected paths that do not bring the token."""
+    """ASGI middleware: refuses requests to all but the open paths that do not bring the token."""
 
     def __init__(self, app: ASGIApp, token: Callable[[], str]) -> None:
         self._app = app
         self._token = token
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"].startswith(PROTECTED) and not self._knows(scope):
+        if scope["type"] == "http" and scope["path"] not in OPEN and not self._knows(scope):
             refusal = JSONResponse(
                 {"detail": f"a token is needed: send it as 'Authorization: Bearer …' or '{TOKEN_HEADER}: …'"},
                 status_code=401,

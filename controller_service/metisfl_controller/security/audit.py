@@ -53,7 +53,7 @@ class Audit:
         self._waiting: deque[AuditEntry] = deque(maxlen=MAX_WAITING)
 
     def record(self, action: Action, learner: str, peer: str, detail: str = "") -> None:
-        entry = AuditEntry(self._clock(), action, learner[:80], peer[:200], detail[:MAX_WORDS])
+        entry = AuditEntry(self._clock(), action, _line(learner[:80]), peer[:200], _line(detail[:MAX_WORDS]))
         self._waiting.append(entry)
         tell = self._log.warning if action.refusal else self._log.info
         tell(
@@ -74,3 +74,8 @@ class Audit:
         self._waiting.clear()
         if entries:
             await asyncio.to_thread(self._write, entries)
+
+
+def _line(text: str) -> str:
+    """Callers choose some of the words, and are not to write lines of their own into a log."""
+    return "".join(character if character.isprintable() else "?" for character in text)

@@ -13,7 +13,7 @@ from cryptography import x509
 from metisfl.proto.v1 import controller_pb2 as pb
 from metisfl.tls.authority import Authority, PublicKey, issue_client
 from metisfl.tls.names import BootstrapIdentity, IdentityError, LearnerIdentity
-from metisfl.tls.pem import certificates_pem
+from metisfl.tls.pem import certificates_pem, issued_by
 from metisfl.tls.requests import RequestError, fingerprint, requested_key
 from metisfl_controller.clock import Clock
 from metisfl_controller.security.audit import Action, Audit
@@ -83,11 +83,23 @@ class Enrolment:
     async def _grant(self, caller: Peer, request: pb.EnrollRequest, key: str) -> Grant:
         identity = caller.identity
         if isinstance(identity, LearnerIdentity):
-            present = self.ledger.renew(caller.serial, key, self.clock())
+            present = self.ledger.renew(caller.serial, caller.key, key, self.clock())
             return Grant(present.group, present.ordinal, present.instance, caller.serial)
+        self._check_bootstrap(caller.certificate)
         instance = request.instance[:MAX_INSTANCE_CHARACTERS]
         ordinal = request.ordinal if request.HasField("ordinal") else None
         return Grant(identity.group, await self._enrol(identity, ordinal, instance, key), instance)
+
+    def _check_bootstrap(self, certificate: x509.Certificate) -> None:
+        """What the handshake leaves open: others may sign under the same root, and connections outlive certificates."""
+        ends = certificate.not_valid_after_utc
+        if self.clock() >= ends.timestamp():
+            raise EnrolmentRefusedError(f"the bootstrap certificate expired at {ends:%Y-%m-%d %H:%M:%S} UTC")
+        if not issued_by(certificate, self.issuer().certificate):
+            # In a cluster the renewed one is on its way, so it is worth another try.
+            raise UnknownCertificateError(
+                "the bootstrap certificate is not signed by this federation's present client issuer: get a new bundle"
+            )
 
     async def _enrol(self, identity: BootstrapIdentity, ordinal: int | None, instance: str, key: str) -> int:
         began = asyncio.get_running_loop().time()

@@ -63,9 +63,10 @@ class CertificateGate:
             raise IdentityError("a bootstrap certificate opens the Enroll call alone: enrol first")
         if identity.federation != self.federation:
             raise IdentityError(f"the certificate is of another federation (uid {identity.federation})")
-        self.ledger.recognise(caller.serial, self.clock())
-        if identity.learner != learner:
-            raise IdentityError(f"the certificate is {identity.learner}'s and cannot speak for {learner[:80]}")
+        # What the ledger has under this key counts, and not the name: others may be able to sign under the same root.
+        entry = self.ledger.recognise(caller.serial, caller.key, self.clock())
+        if entry.learner != learner:
+            raise IdentityError(f"the certificate is {entry.learner}'s and cannot speak for {learner[:80]}")
 
     def _refuse(self, code: grpc.StatusCode, words: str, learner: str, context: grpc.aio.ServicerContext) -> None:
         self.audit.record(Action.CALL_REFUSED, learner, context.peer(), words)

@@ -15,6 +15,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
+MAX_LIVE = 50
+"""Certificates of one learner that can be used at a time. In order, one is followed by the next and repeated when an
+answer was lost; whoever asks for more has a clock that is wrong, or means to fill the disk."""
+
 
 class EnrolmentRefusedError(ValueError):
     """No certificate for this caller; asking again will not help."""
@@ -103,12 +107,14 @@ class Ledger:
                 f"{learner} is enrolled already: go on with the key and certificate it has. If those are lost, put "
                 f"{learner} into spec.security.revoked and take it out again; then it may enrol anew"
             )
+        self._check_count(learner, now)
         return chosen
 
-    def renew(self, serial: str, key: str, now: float) -> Issued:
-        """The certificate that this key may follow up on. Raises what `recognise` does, and EnrolmentRefusedError."""
-        present = self.recognise(serial, now)
-        self._place(present.group, present.ordinal)
+    def renew(self, serial: str, held: str, key: str, now: float) -> Issued:
+        """The certificate, of the key `held`, that `key` may follow up on. Raises what `recognise` does, and
+        EnrolmentRefusedError."""
+        present = self.recognise(serial, held, now)
+        self._check_count(self._place(present.group, present.ordinal), now)
         if any(entry.renews == serial and entry.key != key for entry in self._live(present.learner, now)):
             raise EnrolmentRefusedError(
                 f"this certificate of {present.learner} has been renewed before, with another key: somebody may have "
@@ -116,10 +122,11 @@ class Ledger:
             )
         return present
 
-    def recognise(self, serial: str, now: float) -> Issued:
-        """The entry of a certificate that may be used. Raises UnknownCertificateError or RevokedError."""
+    def recognise(self, serial: str, key: str, now: float) -> Issued:
+        """The entry of a certificate that may be used, issued for this key. Raises UnknownCertificateError or
+        RevokedError."""
         entry = self._issued.get(serial)
-        if entry is None or now >= entry.expires_at:
+        if entry is None or entry.key != key or now >= entry.expires_at:
             raise UnknownCertificateError("the certificate is not known here or has expired: enrol again")
         if entry.revoked_at is not None or entry.learner in self.revoked:
             raise RevokedError(f"this certificate of {entry.learner} has been revoked")
@@ -146,6 +153,13 @@ class Ledger:
             raise EnrolmentRefusedError(
                 f"this pod of {learner} has enrolled already, with another key: delete the pod to let it enrol anew, "
                 "and find out who has the bootstrap certificate"
+            )
+
+    def _check_count(self, learner: str, now: float) -> None:
+        if len(self._live(learner, now)) >= MAX_LIVE:
+            raise EnrolmentRefusedError(
+                f"{learner} has {MAX_LIVE} certificates that have not expired: check its machine's clock, or put it "
+                "into spec.security.revoked"
             )
 
     def _place(self, group: str, ordinal: int) -> str:

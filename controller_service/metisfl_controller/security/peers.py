@@ -10,15 +10,20 @@ from cryptography import x509
 
 from metisfl.tls.names import Identity
 from metisfl.tls.pem import identity_of
+from metisfl.tls.requests import fingerprint
 
 
 @dataclass(frozen=True)
 class Peer:
-    """Who calls; gRPC has checked that the certificate is valid and that the caller has its key."""
+    """Who calls; gRPC has checked that the caller has the certificate's key, and that the certificate leads to the root
+    and was valid when the connection was opened."""
 
     identity: Identity
+    certificate: x509.Certificate
     serial: str
     """Hexadecimal."""
+    key: str
+    """Fingerprint of the public key."""
 
 
 def peer(context: grpc.aio.ServicerContext) -> Peer | None:
@@ -30,4 +35,5 @@ def peer(context: grpc.aio.ServicerContext) -> Peer | None:
 @lru_cache(maxsize=16_384)
 def _read(pem: bytes) -> Peer:
     certificate = x509.load_pem_x509_certificate(pem)
-    return Peer(identity_of(certificate), f"{certificate.serial_number:x}")
+    key = fingerprint(certificate.public_key())
+    return Peer(identity_of(certificate), certificate, f"{certificate.serial_number:x}", key)

@@ -18,7 +18,7 @@ from metisfl.wire.limits import MAX_ERROR_CHARACTERS, MAX_HELD_TASKS, PROTOCOL_V
 from metisfl_controller.conductor.attendance import StreamRefusedError, TaskStream
 from metisfl_controller.conductor.conductor import Conductor
 from metisfl_controller.security.audit import Action, Audit
-from metisfl_controller.security.gate import Gate
+from metisfl_controller.security.gate import Gate, NotAdmittedError
 from metisfl_controller.server.calls import Context, abort, admitted, first_message, holder
 from metisfl_controller.server.downloads import RetiredError
 from metisfl_controller.server.uploads import UploadError, check_evaluation
@@ -90,7 +90,7 @@ class Servicer:
 
     async def tasks(self, messages: AsyncIterator[pb.LearnerMessage], context: Context) -> AsyncIterator[pb.Task]:
         stream = await self._open(messages, context)
-        reader = asyncio.ensure_future(self._read(stream, messages))
+        reader = asyncio.ensure_future(self._read(stream, messages, context))
         try:
             while isinstance(item := await stream.outbox.get(), pb.Task):
                 yield item
@@ -101,6 +101,8 @@ class Servicer:
                     await abort(context, grpc.StatusCode.FAILED_PRECONDITION, str(item))
                 case UploadError():
                     await abort(context, grpc.StatusCode.INVALID_ARGUMENT, str(item))
+                case NotAdmittedError():
+                    await abort(context, item.code, str(item))
                 case _:
                     await abort(context, grpc.StatusCode.UNAUTHENTICATED, f"the lease has ended: {item}")
         finally:
@@ -122,14 +124,17 @@ class Servicer:
         except StreamRefusedError as error:
             await abort(context, grpc.StatusCode.FAILED_PRECONDITION, str(error))
 
-    async def _read(self, stream: TaskStream, messages: AsyncIterator[pb.LearnerMessage]) -> None:
+    async def _read(self, stream: TaskStream, messages: AsyncIterator[pb.LearnerMessage], context: Context) -> None:
         """Take in what the learner says; how that ended goes to the stream's outbox."""
         lease = stream.learner.lease
         end: Exception = HungUpError()
         try:
             async for message in messages:
-                self._take(self._conductor.registry.holder(lease, self._conductor.clock()), message)
-        except (UnknownLeaseError, UploadError) as error:
+                learner = self._conductor.registry.holder(lease, self._conductor.clock())
+                # Again: streams outlive certificates.
+                self._gate.admit(learner.id, context)
+                self._take(learner, message)
+        except (UnknownLeaseError, UploadError, NotAdmittedError) as error:
             end = error
         except DecodeError as error:
             end = UploadError(str(error))

@@ -92,8 +92,15 @@ class Registry:
             != (self.parameters[learner.group], learner.group in self.evaluators)
         ]
 
+    def displaced(self) -> list[Learner]:
+        """Learners with a lease whose group has become too small for them, or is no more."""
+        return [learner for learner in self._by_lease.values() if not self._has_place(learner)]
+
+    def _has_place(self, learner: Learner) -> bool:
+        return learner.ordinal < self.sizes.get(learner.group, 0)
+
     def _forget_if_gone(self, learner: Learner) -> None:
-        if not learner.lease and learner.ordinal >= self.sizes.get(learner.group, 0):
+        if not learner.lease and not self._has_place(learner):
             del self.learners[learner.id]
 
     @property

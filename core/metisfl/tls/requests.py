@@ -10,6 +10,7 @@ import hashlib
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 
 from metisfl.tls.authority import PublicKey
 
@@ -41,7 +42,7 @@ def requested_key(request: bytes) -> PublicKey:
     return key
 
 
-def fingerprint(key: PublicKey) -> str:
+def fingerprint(key: CertificatePublicKeyTypes) -> str:
     """SHA-256 of the public key, in hexadecimal."""
     form = serialization.PublicFormat.SubjectPublicKeyInfo
     return hashlib.sha256(key.public_bytes(serialization.Encoding.DER, form)).hexdigest()

@@ -259,7 +259,7 @@ async def test_the_rest_side_wants_the_token(
     served: Callable[..., Any], token: dict[str, str], header: dict[str, str]
 ) -> None:
     async with served(settings=token) as table, httpx.AsyncClient(base_url=f"http://{table.http}") as client:
-        for path in ("/v1/federation", "/v1/models/latest", "/v1/audit"):
+        for path in ("/v1/federation", "/v1/models/latest", "/v1/audit", "/docs", "/openapi.json", "/no-such"):
             for wrong in ({}, {"Authorization": "Bearer x"}, {"Authorization": f"Basic {TOKEN}"}, token_headers("x")):
                 assert (await client.get(path, headers=wrong)).status_code == 401
         assert (await client.put("/v1/instances", json={})).status_code == 401

@@ -98,6 +98,7 @@ def test_learners_that_were_scaled_away_are_forgotten_once_they_are_gone(registr
         registry.join("a", ordinal, "", now=1.0)
     amend(registry, replicas=1)
     assert list(registry.learners) == ["a-0", "a-1"]
+    assert registry.displaced() == [registry.learners["a-1"]]
     registry.end(registry.learners["a-1"], "silent")
     assert list(registry.learners) == ["a-0"]
     registry.end(registry.learners["a-0"], "silent")

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metisfl_controller.security.ledger import (
+    MAX_LIVE,
     EnrolmentRefusedError,
     Issued,
     Ledger,
@@ -41,7 +42,7 @@ class Desk:
         return self.issue(now, "a", self.ledger.enrol("a", ordinal, instance, key, now), key, instance)
 
     def renew(self, issued: Issued, key: str, now: float) -> Issued:
-        present = self.ledger.renew(issued.serial, key, now)
+        present = self.ledger.renew(issued.serial, issued.key, key, now)
         return self.issue(now, present.group, present.ordinal, key, present.instance, issued.serial)
 
 
@@ -76,6 +77,23 @@ def test_a_certificate_is_renewed_by_one_key() -> None:
         desk.renew(first, "k2", LIFE)
 
 
+def test_a_serial_number_is_good_with_its_key_alone() -> None:
+    desk = Desk()
+    issued = desk.enrol("k1")
+    with pytest.raises(UnknownCertificateError):
+        desk.ledger.recognise(issued.serial, "k2", 1.0)
+
+
+def test_nobody_fills_the_ledger() -> None:
+    desk = Desk()
+    last = [desk.enrol("k1") for _ in range(MAX_LIVE)][-1]
+    for ask in (lambda: desk.enrol("k1"), lambda: desk.renew(last, "k2", 1.0)):
+        with pytest.raises(EnrolmentRefusedError, match="a-0 has 50 certificates"):
+            ask()
+    desk.enrol("k2", now=LIFE)
+    assert len(desk.ledger._issued) == 1
+
+
 def test_a_pod_enrols_once_and_its_successor_makes_it_worthless() -> None:
     desk = Desk(pods=True)
     with pytest.raises(NotAnnouncedError):
@@ -91,10 +109,10 @@ def test_a_pod_enrols_once_and_its_successor_makes_it_worthless() -> None:
     desk.ledger.announce({"a-0": "p2"})
     second = desk.enrol("k2", instance="p2")
     with pytest.raises(RevokedError):
-        desk.ledger.recognise(first.serial, 1.0)
+        desk.ledger.recognise(first.serial, "k1", 1.0)
     with pytest.raises(RevokedError):
         desk.renew(first, "k3", 1.0)
-    assert desk.ledger.recognise(second.serial, 1.0).learner == "a-0"
+    assert desk.ledger.recognise(second.serial, "k2", 1.0).learner == "a-0"
 
 
 def test_other_groups_need_no_announcement() -> None:
@@ -106,14 +124,14 @@ def test_revocation_is_for_good_and_opens_the_place_again() -> None:
     lost = desk.enrol("k1")
     desk.keep(desk.ledger.amend({"a": 2}, (), ["a-0"], 10.0))
     assert desk.stored[lost.serial].revoked_at == 10.0
-    for attempt in (lambda: desk.ledger.recognise(lost.serial, 11.0), lambda: desk.enrol("k2", now=11.0)):
+    for attempt in (lambda: desk.ledger.recognise(lost.serial, "k1", 11.0), lambda: desk.enrol("k2", now=11.0)):
         with pytest.raises(RevokedError):
             attempt()
     assert desk.ledger.enrol("a", None, "", "k2", 11.0) == 1, "a revoked place is not given out"
     desk.keep(desk.ledger.amend({"a": 2}, (), [], 12.0))
     desk.enrol("k2", now=13.0)
     with pytest.raises(RevokedError):
-        desk.ledger.recognise(lost.serial, 14.0)
+        desk.ledger.recognise(lost.serial, "k1", 14.0)
 
 
 def test_a_learner_that_was_scaled_away_is_not_renewed() -> None:
@@ -130,7 +148,7 @@ def test_a_restarted_controller_decides_the_same() -> None:
     again = Ledger()
     again.amend({"a": 2}, (), ["a-1"], 5.0)
     assert again.load(desk.stored.values(), 5.0) == [replace(revoked, revoked_at=5.0)]
-    assert again.recognise(kept.serial, 6.0) == kept
+    assert again.recognise(kept.serial, "k1", 6.0) == kept
     with pytest.raises(EnrolmentRefusedError):
         again.enrol("a", 0, "", "k3", 6.0)
 

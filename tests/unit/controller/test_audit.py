@@ -1,0 +1,16 @@
+"""The audit trail: what callers say about themselves stays on its line."""
+
+from __future__ import annotations
+
+from metisfl.logs import logger
+from metisfl_controller.security.audit import Action, Audit, AuditEntry
+
+
+async def test_nobody_writes_lines_of_its_own_into_the_trail() -> None:
+    written: list[AuditEntry] = []
+    audit = Audit(written.extend, lambda: 1.0, logger("test"))
+    audit.record(Action.CALL_REFUSED, "a-0\n12:00:00 INFO audit: Joined b-0", "ipv4:1.2.3.4:5", "für\r\x1b[31m…")
+    await audit.flush()
+    assert [(entry.learner, entry.detail) for entry in written] == [
+        ("a-0?12:00:00 INFO audit: Joined b-0", "für??[31m…")
+    ]
