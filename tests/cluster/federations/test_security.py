@@ -33,7 +33,7 @@ def enrol(ordinal, instance):
 
 own = trust.credentials(trust.bootstrap)
 print(json.dumps({
-    "join": answer(rpc.JOIN, pb.JoinRequest(protocol_version=1, group="silo-a", ordinal=0), own),
+    "join": answer(rpc.JOIN, pb.JoinRequest(protocol_version=1, group="hospital-a", ordinal=0), own),
     "again": answer(rpc.ENROLL, enrol(0, os.environ["METISFL_INSTANCE"]), own),
     "as another": answer(rpc.ENROLL, enrol(1, os.environ["METISFL_INSTANCE"]), own),
     "without": answer(rpc.ENROLL, enrol(0, ""), grpc.ssl_channel_credentials(trust.roots)),
@@ -44,15 +44,12 @@ print(json.dumps({
 def test_a_stolen_bundle_opens_nothing_and_a_new_pod_enrols_anew(
     lab: Any, run: Callable[..., str], example: Callable[..., dict[str, Any]]
 ) -> None:
-    name = run(example("breast-cancer", "guarded", termination={"maxRounds": 100_000}))
+    groups = [{"name": "hospital-a", "replicas": 2}]
+    name = run(example("breast-cancer", "guarded", termination={"maxRounds": 100_000}, learnerGroups=groups))
     lab.until("a round", lambda: lab.status(name).get("currentRound", 0) >= 1)
     assert lab.condition(name, "Secured")[:2] == ("True", "MutualTls")
-    pod = next(pod for pod in lab.pods(name) if pod.endswith("-0") and "controller" not in pod)
-    learner = pod.removeprefix(f"{name}-")
-    group = learner.removesuffix("-0")
-    said = json.loads(
-        lab.kubectl("exec", pod, "-n", lab.namespace, "--", "python", "-c", THIEF.replace("silo-a", group))
-    )
+    learner, pod = "hospital-a-0", f"{name}-hospital-a-0"
+    said = json.loads(lab.kubectl("exec", pod, "-n", lab.namespace, "--", "python", "-c", THIEF))
     assert {attempt: code for attempt, (code, _) in said.items()} == {
         "join": "PERMISSION_DENIED",
         "again": "PERMISSION_DENIED",
