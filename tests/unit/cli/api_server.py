@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import unquote
 
-Answer = tuple[int, dict[str, str], bytes]
+Answer = tuple[int, dict[str, str], bytes | Iterator[bytes]]
 
 
 def status(code: int, message: str) -> Answer:
@@ -38,12 +39,22 @@ class ApiServer:
                 server.asked.append(self.path)
                 server.headers.append(dict(self.headers))
                 code, headers, body = server.answers.get(unquote(self.path), (404, {}, b"404 page not found\n"))
+                if isinstance(body, Iterator):
+                    self.stream(body)
+                    return
                 self.send_response(code)
                 for name, value in headers.items():
                     self.send_header(name, value)
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
                 self.wfile.write(body)
+
+            def stream(self, parts: Iterator[bytes]) -> None:
+                """As the API server sends a log that is followed: in chunks, each when it is there."""
+                self.wfile.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n")
+                for part in parts:
+                    self.wfile.write(b"%x\r\n%s\r\n" % (len(part), part))
+                self.wfile.write(b"0\r\n\r\n")
 
             def do_PATCH(self) -> None:
                 server.patched.append((self.path, self.rfile.read(int(self.headers["Content-Length"]))))

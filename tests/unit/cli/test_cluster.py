@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,9 @@ from click.testing import Result
 from metisfl.api import FederationDocument, FederationState, LearnerDocument
 from metisfl.bundle import read_bundle
 from metisfl.cluster import names
-from metisfl.cluster.access import ClusterError
+from metisfl.cluster.access import ClusterError, connect
 from metisfl.cluster.diagnosis import ADVICE, Findings, diagnosis
-from metisfl.cluster.logs import readable
+from metisfl.cluster.logs import read_log, readable
 from metisfl.cluster.watching import PATIENCE_SECONDS, Watch
 from metisfl.spec.crd import crd
 from metisfl.tls.authority import make_client_issuer, make_root
@@ -206,6 +207,22 @@ def test_logs_are_readable_or_raw(server: ApiServer, metisfl: Metisfl) -> None:
     assert metisfl("logs", "digits").output == "10:00 INFO joined learner=a-0\nplain\n"
     assert metisfl("logs", "digits", "--raw").output == f"{line}\nplain\n"
     assert metisfl("logs", "digits", "--learner", "silo-0").output == "of the learner\n"
+
+
+def test_a_log_is_followed_line_by_line(server: ApiServer, metisfl: Metisfl) -> None:
+    seen = threading.Event()
+
+    def written() -> Iterator[bytes]:
+        yield b"first\nsec"
+        assert seen.wait(10), "the first line was not shown before the second was written"
+        yield b"ond\n"
+
+    query = "?follow=true&tailLines=5&previous=false"
+    server.answers[f"/api/v1/namespaces/lab/pods/digits-controller-0/log{query}"] = (200, {}, written())
+    lines = read_log(connect(None, None), "digits-controller-0", follow=True, tail=5, previous=False)
+    assert next(lines) == "first"
+    seen.set()
+    assert list(lines) == ["second"]
 
 
 def test_a_pod_that_is_not_there_is_told(server: ApiServer, metisfl: Metisfl) -> None:
