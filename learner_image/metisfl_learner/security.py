@@ -148,8 +148,9 @@ class Passport:
         return self.trust.credentials(self.trust.bootstrap)
 
     def credentials(self) -> grpc.ChannelCredentials:
-        """To take part with; there must be a certificate."""
+        """To take part with; there must be a certificate. Whom to trust is read anew. Raises FatalError."""
         assert self.certified is not None
+        self.trust = Trust.read(self._given)
         return self.trust.credentials(self.certified.pair)
 
     async def enrol(self, enroll: Enroll) -> None:
