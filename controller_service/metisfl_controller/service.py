@@ -105,7 +105,7 @@ async def serve(settings: Settings, log: ContextLogger, stop: asyncio.Event) -> 
             asyncio.create_task(security.audit.run()),
         ]
         try:
-            await _serve_until_stopped(conductor, security, settings, log, stop)
+            await _serve_until_stopped(conductor, security, settings, log, stop, beside)
         finally:
             for task in beside:
                 task.cancel()
@@ -123,8 +123,14 @@ def _spare_what_stays() -> None:
 
 
 async def _serve_until_stopped(
-    conductor: Conductor, security: Security, settings: Settings, log: ContextLogger, stop: asyncio.Event
+    conductor: Conductor,
+    security: Security,
+    settings: Settings,
+    log: ContextLogger,
+    stop: asyncio.Event,
+    beside: list[asyncio.Task[None]],
 ) -> None:
+    """`beside`: what must not end either. Raises what ended one of the tasks."""
     with contextlib.ExitStack() as undo:
         listener = undo.enter_context(_listen(settings.http_address))
         grpc_server, grpc_address = await _start_grpc(conductor, security, settings.grpc_address)
@@ -140,7 +146,8 @@ async def _serve_until_stopped(
         _write_endpoints(settings.endpoint_file, grpc_address, http_address)
     log.info("serving", extra={"grpc": str(grpc_address), "http": str(http_address)})
     try:
-        done, _ = await asyncio.wait({conducting, stopping, rest_task}, return_when=asyncio.FIRST_COMPLETED)
+        running = {conducting, stopping, rest_task, *beside}
+        done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
             task.result()
     finally:

@@ -33,7 +33,8 @@ class _TextFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         line = super().format(record)
         context = getattr(record, "context", {})
-        fields = " ".join(f"{key}={value}" for key, value in context.items())
+        # Peers choose some of the values, and are not to write lines of their own.
+        fields = " ".join(f"{key}={value}" for key, value in context.items()).replace("\n", "\\n").replace("\r", "\\r")
         head, newline, rest = line.partition("\n")
         return f"{head}  [{fields}]{newline}{rest}" if fields else line
 

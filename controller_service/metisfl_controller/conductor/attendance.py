@@ -64,7 +64,7 @@ class Attendance:
                 self.registry.refuse(request.group, request.ordinal, need.message)
         learner = self.registry.join(request.group, request.ordinal, request.framework[:63], self.clock())
         self._end_stream(learner, StreamRefusedError(f"another process has joined as {learner.id}"))
-        self.log.info("joined", extra={"learner": learner.id, "framework": request.framework})
+        self.log.info("joined", extra={"learner": learner.id, "framework": learner.framework})
         return learner
 
     def open_stream(self, learner: Learner, ready: pb.Ready, layout: Layout) -> TaskStream:

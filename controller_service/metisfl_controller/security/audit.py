@@ -10,6 +10,7 @@ from enum import StrEnum
 
 from metisfl.logs import ContextLogger
 from metisfl_controller.clock import Clock
+from metisfl_controller.state.records import StateError
 
 MAX_WORDS = 500
 MAX_WAITING = 5_000
@@ -44,7 +45,7 @@ class AuditEntry:
 
 
 class Audit:
-    """`write` puts entries into the store; it blocks and is called in a thread."""
+    """`write` puts entries into the store, or raises StateError; it blocks and is called in a thread."""
 
     def __init__(self, write: Callable[[list[AuditEntry]], None], clock: Clock, log: ContextLogger) -> None:
         self._write = write
@@ -70,10 +71,18 @@ class Audit:
             await self.flush()
 
     async def flush(self) -> None:
+        """Write down what waits. When the disk fails it goes on waiting, and the log, which has it too, says so."""
         entries = list(self._waiting)
         self._waiting.clear()
-        if entries:
+        if not entries:
+            return
+        try:
             await asyncio.to_thread(self._write, entries)
+        except StateError as error:
+            self._log.error("the audit trail cannot be written: %s", error)
+            newer = list(self._waiting)
+            self._waiting.clear()
+            self._waiting.extend([*entries, *newer])
 
 
 def _line(text: str) -> str:

@@ -26,6 +26,7 @@ from metisfl_controller.security.ledger import (
     UnknownCertificateError,
 )
 from metisfl_controller.security.peers import Peer, peer
+from metisfl_controller.state.records import StateError
 
 ANNOUNCEMENT_SECONDS = 10.0
 """How long a pod's enrolment waits here for the operator to announce the pod, before it is asked to try again."""
@@ -46,7 +47,8 @@ class Grant:
 
 @dataclass(frozen=True)
 class Enrolment:
-    """`issuer` reads the client issuer, which may have been renewed; `store` makes ledger entries durable, blocking."""
+    """`issuer` reads the client issuer, which may have been renewed; `store` makes ledger entries durable, or raises
+    StateError; it blocks."""
 
     federation: str
     """The federation's UID."""
@@ -76,7 +78,7 @@ class Enrolment:
         except UnknownCertificateError as error:
             self.audit.record(Action.ENROLMENT_REFUSED, caller, context.peer(), str(error))
             await context.abort(grpc.StatusCode.UNAUTHENTICATED, str(error))
-        except NotAnnouncedError as error:
+        except (NotAnnouncedError, StateError) as error:
             await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
         raise AssertionError("abort raises")
 
@@ -119,7 +121,11 @@ class Enrolment:
         issued = _entry(certificate, grant, fingerprint(key), now)
         # In the ledger before anything is awaited: a request that comes meanwhile must see it.
         changed = self.ledger.add(issued, now)
-        await asyncio.to_thread(self.store, changed)
+        try:
+            await asyncio.to_thread(self.store, changed)
+        except StateError:
+            self.ledger.withdraw(issued)
+            raise
         self.audit.record(
             Action.RENEWED if grant.renews else Action.ENROLLED,
             identity.learner,

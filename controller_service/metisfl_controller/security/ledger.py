@@ -144,6 +144,11 @@ class Ledger:
         self._forget_expired(issued.learner, now)
         return [*superseded, issued]
 
+    def withdraw(self, issued: Issued) -> None:
+        """A certificate that was added could not be stored, and is handed out to nobody."""
+        self._of_learner[issued.learner].remove(issued.serial)
+        del self._issued[issued.serial]
+
     def _check_pod(self, learner: str, instance: str, key: str, now: float) -> None:
         if not instance or self._instances.get(learner) != instance:
             raise NotAnnouncedError(

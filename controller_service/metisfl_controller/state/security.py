@@ -1,13 +1,15 @@
 """What security keeps in `history.sqlite`: issued certificates, and the audit trail.
 
-On a connection of its own: a certificate must not wait until a large model is on the disk. All methods block.
+On a connection of its own: a certificate must not wait until a large model is on the disk. All methods block, and raise
+StateError when the disk fails.
 """
 
 from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, fields
 from importlib.resources import files
 from pathlib import Path
@@ -40,32 +42,38 @@ class SecurityStore:
         with self._lock:
             self._database.close()
 
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        try:
+            with self._lock, self._database:
+                yield self._database
+        except sqlite3.Error as error:
+            raise StateError(f"history.sqlite: {error}") from error
+
     def certificates(self, now: float) -> list[Issued]:
         """Those that have not expired; the others are forgotten."""
-        with self._lock, self._database:
-            self._database.execute("DELETE FROM certificates WHERE expires_at <= ?", (now,))
-            return [Issued(**dict(row)) for row in self._database.execute("SELECT * FROM certificates")]
+        with self._transaction() as database:
+            database.execute("DELETE FROM certificates WHERE expires_at <= ?", (now,))
+            return [Issued(**dict(row)) for row in database.execute("SELECT * FROM certificates")]
 
     def keep(self, issued: Iterable[Issued]) -> None:
         """Certificates as they are now; durable when this returns."""
-        with self._lock, self._database:
-            self._database.executemany(_INSERT, [asdict(entry) for entry in issued])
+        with self._transaction() as database:
+            database.executemany(_INSERT, [asdict(entry) for entry in issued])
 
     def record(self, entries: Iterable[AuditEntry]) -> None:
         """Add to the trail, which keeps its newest entries."""
-        with self._lock, self._database:
-            self._database.executemany(
+        with self._transaction() as database:
+            database.executemany(
                 "INSERT INTO audit (at, action, learner, peer, detail) VALUES (:at, :action, :learner, :peer, :detail)",
                 [asdict(entry) for entry in entries],
             )
-            self._database.execute(
-                "DELETE FROM audit WHERE id <= (SELECT max(id) FROM audit) - ?", (KEEP_AUDIT_ENTRIES,)
-            )
+            database.execute("DELETE FROM audit WHERE id <= (SELECT max(id) FROM audit) - ?", (KEEP_AUDIT_ENTRIES,))
 
     def audit(self, limit: int) -> list[AuditEntry]:
         """The newest entries, newest first."""
-        with self._lock:
-            rows = self._database.execute(
+        with self._transaction() as database:
+            rows = database.execute(
                 "SELECT at, action, learner, peer, detail FROM audit ORDER BY id DESC LIMIT ?", (limit,)
             )
             return [AuditEntry(**dict(row)) for row in rows]

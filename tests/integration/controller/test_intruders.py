@@ -4,13 +4,16 @@ that outlive what opened them."""
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import time
 from collections.abc import Callable
+from contextlib import closing, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import grpc
+import httpx
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 
@@ -22,6 +25,7 @@ from metisfl.tls.names import Identity, LearnerIdentity
 from metisfl.tls.pem import KeyPair, identity_of, pair, read_key
 from metisfl.tls.requests import make_request
 from metisfl.wire import rpc
+from metisfl_controller.state.records import StateError
 from metisfl_learner.client import ControllerClient
 from metisfl_learner.exits import FatalError
 from metisfl_learner.security import Passport
@@ -108,6 +112,28 @@ async def test_who_loses_its_place_is_shut_out_at_once(secured: Callable[..., An
             while True:
                 await second.receive()
         await first.task("INITIALISE")
+
+
+async def test_a_revocation_that_cannot_be_kept_stops_the_controller(
+    secured: Callable[..., Any],  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    """It takes effect when the controller starts again, and is not forgotten by one that goes on."""
+
+    async def runs() -> None:
+        async with secured() as site:
+            await site.enrol(0)
+            with closing(sqlite3.connect(tmp_path / "state" / "history.sqlite")) as database:
+                database.execute("DROP TABLE certificates")
+            async with refused(grpc.StatusCode.UNAVAILABLE, "no such table"):
+                await site.enrol(1)
+            edit(tmp_path, security={"tls": {"mode": "Auto"}, "revoked": ["a-0"]})
+            with suppress(httpx.HTTPError):
+                while await site.table.status():  # noqa: ASYNC110 - REST is polled
+                    await asyncio.sleep(0.05)
+
+    with pytest.raises(StateError, match="no such table"):
+        await asyncio.wait_for(runs(), SECONDS)
 
 
 async def test_a_clock_that_is_behind_is_told_of(served: Callable[..., Any], tmp_path: Path) -> None:
