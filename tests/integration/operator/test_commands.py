@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,8 @@ def test_a_federation_is_shown_explained_and_suspended(world: World, metisfl: Me
 def test_an_exposed_controller_has_an_address_and_bundles_name_it(
     world: World, metisfl: Metisfl, tmp_path: Path
 ) -> None:
+    # Certificates are judged by the real time.
+    world.clock[0] = datetime.now(UTC)
     world.start(learnerGroups=GROUPS, controller={"expose": {"type": "NodePort", "host": "node.example.org"}})
     world.later()
     world.reconcile()
