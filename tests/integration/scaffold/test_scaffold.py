@@ -99,6 +99,7 @@ def federation(rounds: int) -> dict[str, Any]:
             "training": {"epochs": EPOCHS, "batchSize": 1, "learningRate": str(RATE)},
             "aggregation": {"rule": "Scaffold"},
             "termination": {"maxRounds": rounds},
+            "security": {"tls": {"mode": "Disabled"}},
         },
     }
 
