@@ -33,7 +33,7 @@ async def test_rounds_parameters_and_learners_change_under_way(training: Callabl
             termination={"maxRounds": 2},
         )
         status = await table.until_status(lambda s: s["configuration"] != before)
-        assert (status["maxRounds"], status["desiredLearners"]) == (5, 1)
+        assert (status["maxRounds"], status["desiredLearners"]) == (5, 2)
 
         # Newcomers have a place at once; the round goes on as it began.
         newcomer = table.player("a-1")
