@@ -251,11 +251,12 @@ class Store:
 
     def _prune(self, keep: Set[int]) -> None:
         self._rule_states.prune()
-        stored = [version for version in self.versions() if version.stored]
-        for version in [version for version in stored[: -self.keep_versions] if version.version not in keep]:
-            with suppress(FileNotFoundError):
-                self.path(version).unlink()
-            self._database.execute("UPDATE versions SET stored = 0 WHERE version = ?", (version.version,))
+        stored = self._database.execute("SELECT version, file FROM versions WHERE stored ORDER BY version").fetchall()
+        for version, file in stored[: -self.keep_versions]:
+            if version not in keep:
+                with suppress(FileNotFoundError):
+                    (self.directory / "models" / file).unlink()
+                self._database.execute("UPDATE versions SET stored = 0 WHERE version = ?", (version,))
 
     def _one(self, query: str) -> tuple[Any, ...] | None:
         row: tuple[Any, ...] | None = self._database.execute(query).fetchone()
