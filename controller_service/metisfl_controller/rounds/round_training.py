@@ -168,7 +168,9 @@ class RoundTraining:
         self._stands(task.learner, Standing.EXCLUDED)
 
     def failed(self, task: TaskId) -> None:
-        if self.expects(task):
+        if self._late.get(task.learner) == task:
+            del self._late[task.learner]
+        elif self.expects(task):
             self._stands(task.learner, Standing.LOST)
 
     def _stands(self, learner: str, standing: Standing) -> None:
