@@ -92,6 +92,7 @@ class Conductor:
             registry=registry,
             background=self._background,
             expects=lambda task: self.machine.expects(task),
+            will_expect=lambda task: self.machine.will_expect(task),
             why_late=lambda task: self.machine.why_late(task),
             handle=self._handle,
             log=log,
@@ -221,11 +222,12 @@ class Conductor:
     # ---- the machine
 
     def _handle(self, event: m.Event) -> None:
-        phase = self.machine.phase
+        before = self.machine.phase, self.machine.version
         for command in self.machine.handle(event, self.clock()):
             self._execute(command)
-        if self.machine.phase is not phase:
-            self.verdicts.free_stale()
+        # What waits for a version that was being written may fill the next one at once, in the same phase.
+        if (self.machine.phase, self.machine.version) != before:
+            self.verdicts.move_on()
             self.served.keep(self.machine.versions)
 
     def _execute(self, command: m.Command) -> None:

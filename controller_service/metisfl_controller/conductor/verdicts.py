@@ -28,10 +28,13 @@ class Verdicts:
     registry: Registry
     background: Background
     expects: Callable[[TaskId], bool]
+    will_expect: Callable[[TaskId], bool]
+    """Between two rounds: whether the task may count in the one that is about to begin."""
     why_late: Callable[[TaskId], str]
     handle: Callable[[m.Event], None]
     log: ContextLogger
     accepted: dict[TaskId, Contribution] = field(default_factory=dict)
+    _moved_on: asyncio.Event = field(default_factory=asyncio.Event)
 
     def was_accepted(self, task: TaskId) -> bool:
         return task in self.accepted
@@ -42,7 +45,7 @@ class Verdicts:
 
     def needs(self, task: TaskId) -> bool:
         """Whether an upload of this task is, or may still be, of use."""
-        return self.expects(task) or task in self.accepted
+        return self.expects(task) or self.will_expect(task) or task in self.accepted
 
     async def verified(self, upload: Upload) -> tuple[pb.Outcome.ValueType, str]:
         """Judge a whole upload and, if it counts, hand it to the round. Its place is freed when it has been used.
@@ -58,6 +61,10 @@ class Verdicts:
     async def _judge(self, upload: Upload) -> tuple[pb.Outcome.ValueType, str]:
         flaw = await self._flaw(upload)
         task = upload.task
+        while self.will_expect(task):
+            # Its round has closed without it, and the one that it counts in has not begun.
+            upload.place.turn(Use.PARKED)
+            await self._moved_on.wait()
         if not self.expects(task):
             self.uploads.drop(upload)
             return pb.OUTCOME_LATE, self.why_late(task)
@@ -89,8 +96,11 @@ class Verdicts:
         self.log.error("update refused: %s", message, extra={"learner": learner.id, "task": str(task)})
         self.handle(m.UpdateRejected(task) if task.kind is Kind.TRAIN else m.TaskFailed(task))
 
-    def free_stale(self) -> None:
-        """Free the places of uploads that nobody needs any more."""
+    def move_on(self) -> None:
+        """The machine is in another phase: judge what has waited for that, and free the places of uploads that nobody
+        needs any more."""
+        self._moved_on.set()
+        self._moved_on = asyncio.Event()
         for upload in self.uploads.stale(self.needs):
             # A stream that still fills it notices, answers LATE and frees its place itself.
             if upload.stream is None:

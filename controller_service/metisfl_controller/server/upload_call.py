@@ -135,7 +135,7 @@ class UploadCall:
     def _check(self, upload: Upload, stream: Stream) -> None:
         if upload.stream is not stream:
             raise NoUseError("another stream has taken over this upload")
-        if not self._conductor.machine.expects(upload.task):
+        if not self._conductor.verdicts.needs(upload.task):
             raise NoUseError(self._conductor.machine.why_late(upload.task))
         if stream.learner.lease != stream.lease:
             raise UnknownLeaseError("the lease has ended: join again")

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+import re
+import threading
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 
 from metisfl.proto.v1 import controller_pb2 as pb
+from metisfl.wire import frames
+from metisfl.wire.limits import CHUNK_BYTES
+from metisfl_controller.conductor.served import Served
+from metisfl_controller.state.store import Store
 
 Scenes = Callable[..., Any]
 
@@ -40,6 +47,28 @@ async def w(player: Any, version: int) -> float:
     values = np.unique((await player.model(version))["w"])
     assert values.size == 1
     return float(values[0])
+
+
+async def received(table: Any, nbytes: int) -> None:
+    """So many bytes of uploads have arrived."""
+    pattern = r'metisfl_transfer_bytes_total{direction="received",federation="test"} (\S+)'
+    async with asyncio.timeout(30):
+        while float(re.findall(pattern, (await table.get("/metrics")).text)[0]) < nbytes:  # noqa: ASYNC110 - REST is polled
+            await asyncio.sleep(0.02)
+
+
+@pytest.fixture
+def commits(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """Versions after the first are written once this is set, as on a slow disk."""
+    go_on, write = threading.Event(), Store.write_model
+
+    def wait_and_write(store: Store, *arguments: Any) -> Any:
+        assert go_on.wait(30)
+        return write(store, *arguments)
+
+    monkeypatch.setattr(Store, "write_model", wait_and_write)
+    yield go_on
+    go_on.set()
 
 
 async def test_fed_async_mixes_each_model_into_the_newest_version(training: Scenes) -> None:
@@ -127,6 +156,50 @@ async def test_a_late_update_counts_in_the_next_round_with_its_full_weight(train
             (["a-1"], ["a-0"], 1.0),
             (["a-0"], ["a-1"], 1.0),
         ]
+
+
+async def test_an_upload_under_way_while_its_round_closes_counts_in_the_next(
+    training: Scenes, commits: threading.Event
+) -> None:
+    """Its chunks and its end come while the round that it has missed is still being written."""
+    spec = {"protocol": {"synchronous": {"overSelect": 1, "lateUpdates": "NextRound"}}, **versions(4)}
+    arrays = {"w": np.zeros(3 * CHUNK_BYTES // 4, np.float32)}
+    async with training("a-0", "a-1", arrays=arrays, **spec) as (table, (fast, slow), (task, first)):
+        await receive_the_first([fast, slow], [task, first])
+        content = slow.content(first, {"w": np.full_like(arrays["w"], 5)})
+        call = slow.upload_call()
+        await call.send(slow.header(first))
+        assert (await call.reply()).HasField("grant")
+        await call.content(content, stop=CHUNK_BYTES)
+        await fast.delivers(task)
+        await call.content(content, start=CHUNK_BYTES)
+        await call.finish(frames.section_checksum(content.data))
+        verdict = asyncio.create_task(call.reply())
+        await received(table, 3 * content.size)  # the initial model and both updates
+        commits.set()
+        assert (await verdict).receipt.outcome == pb.OUTCOME_ACCEPTED
+        assert (await slow.task("TRAIN")).model_version == 2
+        assert await w(slow, 2) == 5.0
+
+
+async def test_versions_made_one_after_the_other_of_what_has_waited_do_not_pile_up_in_memory(
+    training: Scenes, commits: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_memory, add = [], Served.add
+
+    def count(served: Served, model: Any) -> None:
+        add(served, model)
+        in_memory.append(len(served._in_memory))
+
+    monkeypatch.setattr(Served, "add", count)
+    names = [f"a-{i}" for i in range(6)]
+    async with training(*names, **asynchronous(maxStaleness=6)) as (_, players, tasks):
+        await receive_the_first(players, tasks)
+        for player, task in zip(players, tasks, strict=True):
+            await player.delivers(task, weights(1.0))
+        commits.set()
+        assert (await players[0].task("TRAIN")).model_version == len(names)
+    assert max(in_memory) <= 3  # two, and the newest
 
 
 async def test_paced_learners_are_told_how_many_batches(training: Scenes) -> None:
