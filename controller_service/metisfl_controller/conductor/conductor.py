@@ -253,6 +253,8 @@ class Conductor:
                 self._background.start(self._versions.begin(number, self.machine.started_at))
             case m.Fold():
                 self._background.start(self._versions.fold(command))
+            case m.Drop(task, reason):
+                self.verdicts.drop(task, reason)
             case m.CommitRound():
                 self._background.start(self._commit(command))
             case m.RecordMetrics():

@@ -96,6 +96,12 @@ class Verdicts:
         self.log.error("update refused: %s", message, extra={"learner": learner.id, "task": str(task)})
         self.handle(m.UpdateRejected(task) if task.kind is Kind.TRAIN else m.TaskFailed(task))
 
+    def drop(self, task: TaskId, reason: str) -> None:
+        """An accepted result that was not folded does not count after all."""
+        del self.accepted[task]
+        self.uploads.drop(self.uploads.of(task))
+        self.log.info("update dropped: %s", reason, extra={"learner": task.learner, "task": str(task)})
+
     def move_on(self) -> None:
         """The machine is in another phase: judge what has waited for that, and free the places of uploads that nobody
         needs any more."""

@@ -99,10 +99,7 @@ class BufferTraining:
         if task in self._counted:
             return "this task was accepted before"
         if self._too_old(task):
-            return (
-                f"it is trained from version {task.base_version} and the newest is {self._newest}: more than "
-                f"maxStaleness {self._buffering.max_staleness}"
-            )
+            return self._why_too_old(task)
         return "the task is not known any more"
 
     @property
@@ -248,11 +245,22 @@ class BufferTraining:
     def _too_old(self, task: TaskId) -> bool:
         return self._newest - task.base_version > self._buffering.max_staleness
 
+    def _why_too_old(self, task: TaskId) -> str:
+        return (
+            f"it is trained from version {task.base_version} and the newest is {self._newest}: more than "
+            f"maxStaleness {self._buffering.max_staleness}"
+        )
+
     def _drop_old(self) -> None:
-        """Work from versions that are too old is ended at once: its result would not count."""
+        """Work from versions that are too old is ended at once, as its result would not count; nor does one count that
+        has become too old while it waited."""
         for task in filter(self._too_old, self._tasks):
             self._learners.discard(task, self.why_late(task))
             self._done(task)
+        for task, _ in self._waiting:
+            if self._too_old(task):
+                self._say(m.Drop(task, self._why_too_old(task)))
+        self._waiting = deque((task, work) for task, work in self._waiting if not self._too_old(task))
         self._counted = {task for task in self._counted if not self._too_old(task)}
 
     @property

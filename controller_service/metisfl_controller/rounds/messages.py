@@ -207,6 +207,14 @@ class Fold:
 
 
 @dataclass(frozen=True)
+class Drop:
+    """This verified upload does not count after all: it had to wait for so long."""
+
+    task: TaskId
+    reason: str
+
+
+@dataclass(frozen=True)
 class CommitRound:
     """Finish the mean and make it durable."""
 
@@ -266,6 +274,7 @@ Command = (
     | AdoptInitialModel
     | BeginRound
     | Fold
+    | Drop
     | CommitRound
     | RecordMetrics
     | VersionsMissed

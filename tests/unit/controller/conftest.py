@@ -154,6 +154,8 @@ class Script:
                 return f"begin {number}"
             case m.Fold(task, weight, _, scale):
                 return f"fold {task.learner} x{weight:g}" + (f" · {scale:g}" if scale != 1 else "")
+            case m.Drop(task):
+                return f"drop {task.learner}"
             case m.CommitRound():
                 self.commits.append(command)
                 lost = f", lost {' '.join(command.lost)}" if command.lost else ""

@@ -205,6 +205,16 @@ def test_what_is_too_stale_is_ended_at_once_and_its_receipt_says_why(script: Cal
     assert play.f.do(m.UpdateVerified(stale, m.Work(10, 1, 1.0))) == []
 
 
+def test_what_becomes_too_stale_while_it_waits_for_its_version_does_not_count(script: Callable[..., Any]) -> None:
+    play = Play(script, **buffering(max_staleness=1))
+    play.act("""
+        a-0 delivers              | fold a-0 x10 · 0.6, commit 1 of a-0
+        a-1 b-0 deliver           |
+        1 is committed            | begin 2, fold a-1 x10 · 0.3, commit 2 of a-1
+        2 is committed            | begin 3, drop b-0, a-0 trains 2, a-1 trains 2, b-0 trains 2
+    """)
+
+
 def test_versions_are_served_while_a_task_refers_to_them(script: Callable[..., Any]) -> None:
     f = script(learners=2, min_learners=1, max_rounds=10, **buffering())
     f.started("a-0", "a-1")
