@@ -9,9 +9,11 @@ from pydantic import StringConstraints
 
 from metisfl.spec.fields import ObjectName, SpecModel
 
-OutputUrl = Annotated[
-    str, StringConstraints(pattern=r"^(s3|s3a|gs|az|abfs|abfss|file)://[A-Za-z0-9/][^\s?#]{0,1000}$", max_length=1024)
-]
+# With an @ they would hold credentials, which nobody would use and everybody could read.
+_BUCKET = r"(s3|s3a|gs|az|file)://[A-Za-z0-9/][^\s?#@]{0,1000}"
+_LAKE = r"abfss?://[A-Za-z0-9-]{1,63}@[A-Za-z0-9.-]{1,253}(/[^\s?#@]{0,700})?"
+
+OutputUrl = Annotated[str, StringConstraints(pattern=rf"^({_BUCKET}|{_LAKE})$", max_length=1024)]
 
 
 class OutputVersions(StrEnum):
@@ -29,8 +31,9 @@ class OutputSpec(SpecModel):
     """Copies of models outside of the controller's volume, with a lineage file that tells how each was made."""
 
     url: OutputUrl
-    """s3://bucket/prefix, gs://bucket/prefix, az://account/container/prefix, abfss://container@account/prefix or
-    file:///path; models go to a folder named after the federation below it."""
+    """s3://bucket/prefix, gs://bucket/prefix, az://container/prefix (the account's name is in the Secret),
+    abfss://container@account.dfs.core.windows.net/prefix or file:///path; models go to a folder named after the
+    federation below it. Credentials belong in the Secret."""
 
     versions: OutputVersions = OutputVersions.FINAL
     """Final: the published model, at the end. All: each committed version as well, unless the next ones overtake it."""

@@ -66,6 +66,10 @@ def observe(kube: Kube, progress: ProgressSource, owner: Owner, existing_claim: 
     }
     if existing_claim and (claim := kube.get("PersistentVolumeClaim", owner.namespace, existing_claim)):
         children["PersistentVolumeClaim", existing_claim] = claim
+    root = names.root_secret(owner.name)
+    # By name as well: one that had lost its label would be taken for missing, and overwritten with another root.
+    if ("Secret", root) not in children and (secret := kube.get("Secret", owner.namespace, root)):
+        children |= {("Secret", root): {**secret, "kind": "Secret"}} if owned_by(secret, owner) else {}
     found = kube.list("Pod", owner.namespace, labels=selector)
     address, token = _address(owner, children, found), token_of(children, owner.name)
     document, no_answer = (None, "") if address is None else _ask_controller(progress, owner, address, token)

@@ -9,6 +9,7 @@ from typing import Any
 from metisfl.tls.authority import issue_server, make_client_issuer, make_root, new_key
 from metisfl.tls.names import server_name
 from metisfl.tls.pem import KeyPair, certificates_pem, key_pem, pair, read_certificates
+from metisfl_operator import names
 from tests.integration.operator.conftest import RefusedError, eventually
 from tests.integration.operator.world import World
 
@@ -54,6 +55,16 @@ def test_a_damaged_root_stops_and_says_so(world: World) -> None:
     assert world.condition("Secured")[:2] == ("False", "CertificatesUnusable")
     assert "Secret demo-ca" in world.condition("Progressing")[2]
     assert content(world, "demo-ca", "tls.key") == b"-"
+
+
+def test_a_root_that_lost_its_label_is_kept_and_labelled_again(world: World) -> None:
+    world.start(security=AUTO)
+    before = content(world, "demo-ca", "tls.crt")
+    world.space.patch("secrets", "demo-ca", {"metadata": {"labels": {names.LABEL_FEDERATION: None}}})
+    world.later()
+    world.reconcile()
+    assert content(world, "demo-ca", "tls.crt") == before
+    assert world.space.get("secrets", "demo-ca")["metadata"]["labels"][names.LABEL_FEDERATION] == "demo"
 
 
 def test_clear_text_is_a_condition(world: World) -> None:

@@ -141,6 +141,7 @@ VALID = {
         {"tls": {"mode": "Secret", "secret": {"server": "s", "clientIssuer": "c", "serverName": "fl.example.org"}}},
     ),
     "a learner shut out": changed("spec.security", {"revoked": ["hospital-b-0", "a-12"]}),
+    "an output in a lake": changed("spec.output", {"url": "abfss://models@site.dfs.core.windows.net/a"}),
     "an output": changed("spec.output", {"url": "s3://bucket/models", "versions": "All", "secretRef": {"name": "s3"}}),
     "an output to a folder": changed("spec.output", {"url": "file:///models"}),
     "an external group": changed("spec.learnerGroups", [{"name": "hospital", "external": True, "maxLearners": 4}]),
@@ -265,6 +266,7 @@ INVALID = {
     "a parameter that is no text": changed("spec.learner.parameters", {"alpha": 1}),
     "an output without a place": changed("spec.output", {"versions": "All"}),
     "an output by a protocol that is not built": changed("spec.output", {"url": "ftp://host/models"}),
+    "an output with a password in its URL": changed("spec.output", {"url": "s3://name:word@bucket/models"}),
     "an output with a secret in its URL": changed("spec.output", {"url": "s3://bucket/models?sig=x"}),
     "no spec": changed("spec", ...),
 }

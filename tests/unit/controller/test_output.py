@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry
 
 from metisfl.logs import ContextLogger, logger
 from metisfl.spec import parse_federation
-from metisfl.spec.output import OutputVersions
+from metisfl.spec.output import OutputSpec, OutputVersions
 from metisfl_controller.metrics import ControllerMetrics
 from metisfl_controller.output import delivery as module
 from metisfl_controller.output.delivery import Delivery, wanted
@@ -241,3 +241,25 @@ async def test_a_folder_is_a_destination_too(tmp_path: Path) -> None:
 def test_a_url_that_makes_no_sense_is_told() -> None:
     with pytest.raises(DestinationError):
         ObjectStore("az://", "demo")
+
+
+@pytest.mark.parametrize(
+    ("url", "config", "prefix"),
+    [
+        ("s3://bucket/a/b", {"bucket": "bucket"}, "a/b"),
+        ("gs://bucket/a", {"bucket": "bucket"}, "a"),
+        ("az://container/a", {"container_name": "container"}, "a"),
+        (
+            "abfss://container@site.dfs.core.windows.net/a",
+            {"container_name": "container", "account_name": "site"},
+            "a",
+        ),
+    ],
+)
+def test_urls_of_the_documentation_lead_where_it_says(
+    url: str, config: dict[str, str], prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_NAME", "site")
+    assert OutputSpec(url=url).url == url
+    store: Any = ObjectStore(url, "demo")._store
+    assert (config.items() <= dict(store.config).items(), store.prefix) == (True, prefix)
