@@ -100,9 +100,9 @@ def _compile() -> None:
     """`python -m metisfl_controller.kernel_cache`: fill the cache, as the image is built."""
     prepare(os.environ)
     # After the environment is ready for Numba.
-    from metisfl_controller.aggregation.kernels import norms, runtime, steps
+    from metisfl_controller.aggregation.kernels import norms, products, ranks, runtime, steps
 
-    runtime.configure(2, (norms, steps))
+    runtime.configure(2, (norms, products, ranks, steps))
 
 
 if __name__ == "__main__":
