@@ -40,10 +40,6 @@ SCENES: dict[str, dict[str, str]] = {
     "no attack": {"learnerGroups.attackers.parameters.attack": "none"},
     "sign flip ×10": {"learnerGroups.attackers.parameters.attack": "sign-flip"},
     "noise σ = 10": {"learnerGroups.attackers.parameters.attack": "noise"},
-    "sign flip ×10, skewed shares": {
-        "learnerGroups.attackers.parameters.attack": "sign-flip",
-        "learner.parameters.alpha": '"0.5"',
-    },
 }
 
 _GOOD = 0.9
@@ -96,10 +92,10 @@ def _cell(values: Mapping[int, float] | None) -> str:
 def plot(found: Values) -> None:
     """Accuracy by round, one panel for each scene, as SVG and PNG."""
     with mpl.rc_context({"svg.hashsalt": "metisfl", "svg.fonttype": "none", "font.size": 9, "axes.axisbelow": True}):
-        figure = Figure(figsize=(9.0, 6.4), layout="constrained")
-        panels = figure.subplots(2, 2, sharex=True, sharey=True).ravel()
+        figure = Figure(figsize=(1 + 3 * len(found), 4), layout="constrained")
+        panels = figure.subplots(1, len(found), sharex=True, sharey=True, squeeze=False).ravel()
         colours = mpl.colormaps["tab10"].colors
-        for panel, (scene, rules) in zip(panels, found.items(), strict=False):
+        for panel, (scene, rules) in zip(panels, found.items(), strict=True):
             for number, rule in enumerate(RULES):
                 values = rules.get(rule, {})
                 style = "--" if rule == "FedAvg" else "-"
@@ -108,10 +104,8 @@ def plot(found: Values) -> None:
             panel.set_title(scene)
             panel.set_ylim(0, 1)
             panel.grid(color="0.92")
-        for panel in panels[2:]:
             panel.set_xlabel("round")
-        for panel in panels[::2]:
-            panel.set_ylabel("accuracy on held-out digits")
+        panels[0].set_ylabel("accuracy on held-out digits")
         figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
         for suffix, metadata in ((".svg", {"Date": None}), (".png", {"Software": None})):
             figure.savefig(IMAGES / f"robust-rules{suffix}", dpi=130, metadata=metadata)
