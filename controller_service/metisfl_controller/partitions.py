@@ -1,7 +1,6 @@
 """Which share of the data each learner takes.
 
-A group's learners take consecutive shares from the group's offset on. Count and offsets are fixed when the federation
-is created, so that scaling a group never moves data between sites.
+Count and offsets of the shares are fixed when the federation is created (`metisfl.partitions`).
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from metisfl.partitions import Shares
 from metisfl.spec import FederationSpec
 
 
@@ -23,12 +23,9 @@ class PartitionPlan(BaseModel):
 
     @classmethod
     def of(cls, spec: FederationSpec) -> PartitionPlan:
-        """Groups in the order of the spec, as many shares as each has room for learners."""
-        offsets, offset = {}, 0
-        for group in spec.training_groups:
-            offsets[group.name] = offset
-            offset += group.size
-        return cls(count=spec.partition_count, offsets=offsets)
+        """Without an operator: as it would make it for a new federation."""
+        shares = Shares.of(spec)
+        return cls(count=shares.count, offsets=dict(shares.offsets))
 
     def index(self, group: str, ordinal: int) -> int:
         """The share of one learner. Raises ValueError when there is none left for it."""
