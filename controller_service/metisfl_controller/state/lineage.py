@@ -42,7 +42,7 @@ class Lineage:
     def write(self, task: TaskId, encoding: Encoding, content: Buffer) -> None:
         """Keep the result of a task, and remove its learner's oldest beyond `keep`. Blocks; raises OSError."""
         folder = self._directory / task.learner
-        # Incarnations and attempts tell apart what is made of one version, and sort by age.
+        # Incarnations and attempts tell apart what is made of one version.
         path = folder / f"v{task.base_version:06}-{task.incarnation:04}-{task.attempt:02}{_SUFFIX}"
         into = None if encoding.codec is Codec.FLOAT32 else self._allocate(encoding.layout.nbytes)
         metadata = {
@@ -55,16 +55,24 @@ class Lineage:
             write_model(path, encoding.layout, encoding.decode(content, into), metadata)
         finally:
             path.with_suffix(".tmp").unlink(missing_ok=True)
-        for outdated in sorted(folder.glob(f"*{_SUFFIX}"))[: -self._keep]:
+        for outdated in sorted(folder.glob(f"*{_SUFFIX}"), key=_age)[: -self._keep]:
             outdated.unlink(missing_ok=True)
 
     def updates(self) -> list[KeptUpdate]:
         """All that is kept, by learner, oldest first. Blocks."""
         kept = []
-        for path in sorted(self._directory.glob(f"*/*{_SUFFIX}")):
+        paths = self._directory.glob(f"*/*{_SUFFIX}")
+        for path in sorted(paths, key=lambda path: (path.parent.name, _age(path))):
             with suppress(FileNotFoundError):  # evicted meanwhile
                 stat = path.stat()
                 base = int(path.name[1:].partition("-")[0])
                 file = str(path.relative_to(self._directory))
                 kept.append(KeptUpdate(path.parent.name, base, file, stat.st_size, stat.st_mtime))
         return kept
+
+
+def _age(path: Path) -> tuple[int, int, int]:
+    """Larger in younger files: a restarted controller without checkpoints begins again at version 0, and what came
+    before is older all the same."""
+    base, incarnation, attempt = map(int, path.name[1:].removesuffix(_SUFFIX).split("-"))
+    return incarnation, base, attempt

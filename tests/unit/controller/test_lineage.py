@@ -52,6 +52,15 @@ def test_attempts_and_restarts_are_told_apart_and_the_latest_stay(tmp_path: Path
     ]
 
 
+def test_the_latest_stay_also_beyond_the_digits_of_a_name_and_after_beginning_again(tmp_path: Path) -> None:
+    lineage = Lineage(tmp_path, 1, aligned_zeros)
+    for base, incarnation, attempt in ((3, 1, 99), (3, 1, 100), (0, 2, 1)):
+        lineage.write(task("a-0", base, incarnation, attempt), Encoding(LAYOUT, Codec.FLOAT32), LAYOUT.pack(ARRAYS))
+        assert [update.file for update in lineage.updates()] == [
+            f"a-0/v{base:06}-{incarnation:04}-{attempt:02}.safetensors"
+        ]
+
+
 @pytest.mark.parametrize("codec", Codec)
 def test_files_hold_tensors_whatever_they_travelled_in(tmp_path: Path, codec: Codec) -> None:
     lineage = Lineage(tmp_path, 1, aligned_zeros)
