@@ -80,7 +80,8 @@ class ControlVariate:
                 return
             _, after = self._pending
             self._pending = None
-        self._store.save(after)
+            # Within the lock: the next task may have come already, and must not begin with what was kept before.
+            self._store.save(after)
 
     def forget(self, task_id: str | None = None) -> None:
         """This task's upload, or whichever is pending, will not count: c_i stays what it was."""
@@ -95,7 +96,8 @@ class ControlVariate:
     def _own(self, received: Buffer) -> Buffer:
         """c_i with its stamp; zero when there is none of the received generation."""
         generation = Stamp.of(self._layout, received).generation
-        kept = self._store.load(self._layout.nbytes)
+        with self._lock:
+            kept = self._store.load(self._layout.nbytes)
         if kept is not None and self._encoding.flaw(kept) is None:
             own: Buffer = kept
             if Stamp.of(self._layout, own).generation == generation:

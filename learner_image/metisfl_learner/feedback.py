@@ -38,7 +38,8 @@ class ErrorFeedback:
         nor forgotten is given up."""
         self.forget()
         elements = sum(e.segment.elements for e in encoding.segments if e.form is Form.TOPK)
-        total = self._store.load(elements)
+        with self._lock:
+            total = self._store.load(elements)
         if total is None:
             total = np.zeros(elements, np.float32)
         content = aligned_zeros(encoding.nbytes)
@@ -67,7 +68,8 @@ class ErrorFeedback:
                 return
             _, residual = self._pending
             self._pending = None
-        self._store.save(residual)
+            # Within the lock: the next task may have come already, and must not add what was kept before once more.
+            self._store.save(residual)
 
     def forget(self, task_id: str | None = None) -> None:
         """This task's upload, or whichever is pending, will not count: the residual stays what it was."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +99,33 @@ def test_only_an_accepted_upload_moves_it(make: Callable[[], ControlVariate]) ->
     own.accepted("one")
     own.accepted("one")
     assert own.correction(received(0))["wide"].tolist() == [2, 2]
+
+
+class SlowStore(InMemory):
+    """Saves when it is told to go on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.saving, self.go_on = threading.Event(), threading.Event()
+
+    def save(self, array: Buffer) -> None:
+        self.saving.set()
+        assert self.go_on.wait(10)
+        super().save(array)
+
+
+def test_the_next_task_waits_until_an_accepted_variate_is_saved() -> None:
+    store = SlowStore()
+    own = variate(store)
+    change(own, "one", 3, received(0))
+    with ThreadPoolExecutor(2) as threads:
+        threads.submit(own.accepted, "one")
+        assert store.saving.wait(10)
+        correction = threads.submit(own.correction, received(0))
+        with pytest.raises(TimeoutError):
+            correction.result(timeout=0.05)
+        store.go_on.set()
+        assert correction.result(timeout=10)["wide"].tolist() == [6, 6]
 
 
 def test_another_generation_begins_at_zero(make: Callable[[], ControlVariate]) -> None:
