@@ -167,7 +167,8 @@ class Passport:
             raise FatalError(
                 ExitCode.REFUSED, f"the controller answered Enroll with no certificate: {error}"
             ) from error
-        if (reason := self._flaw(pair)) is not None:
+        # Its times alone: by whom it is signed is for the controller to judge.
+        if (reason := flaw(pair.certificates, pair.certificates[-1:], self._time)) is not None:
             raise FatalError(ExitCode.REFUSED, f"the certificate that Enroll was answered with is no good: {reason}")
         self._write(_IDENTITY_FILE, pair.key + pair.certificate)
         (self._folder / _NEXT_KEY_FILE).unlink(missing_ok=True)
@@ -180,7 +181,11 @@ class Passport:
     def _flaw(self, pair: KeyPair) -> str | None:
         # The controller may have another root than the learners: then what signed the bootstrap certificate counts.
         roots = (*read_certificates(self.trust.roots), *self.trust.bootstrap.certificates[1:])
-        return flaw(pair.certificates, roots, datetime.fromtimestamp(self._now(), UTC))
+        return flaw(pair.certificates, roots, self._time)
+
+    @property
+    def _time(self) -> datetime:
+        return datetime.fromtimestamp(self._now(), UTC)
 
     def _kept(self) -> Certified | None:
         """From an earlier start; None when there is none, or it is somebody else's."""
