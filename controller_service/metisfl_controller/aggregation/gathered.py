@@ -17,6 +17,7 @@ from metisfl.wire.layout import Buffer
 from metisfl_controller.aggregation.kernels import kinds, products, ranks
 from metisfl_controller.aggregation.kernels.folding import Source, finish
 from metisfl_controller.aggregation.mapped import release
+from metisfl_controller.aggregation.sums import release_read, require_finite
 
 TILE = 1 << 20
 """Elements that are worked on at a time, at most: 8 MiB of sums."""
@@ -55,7 +56,7 @@ class Gathered:
             source, planes = self._source(encoded, np.ones(len(self)))
             for start, stop in _tiles(encoded, planes):
                 products.add_products(found, source, start, stop, base=base)
-                _let_go(encoded, planes, start, stop)
+                release_read(encoded, planes, start, stop)
                 if base is not None:
                     release(base[start:stop], written=False)
         return found
@@ -143,15 +144,11 @@ class Gathered:
         bad = 0
         for start, stop in _tiles(encoded, planes):
             bad += write(source, start, stop, out, base)
-            _let_go(encoded, planes, start, stop)
+            release_read(encoded, planes, start, stop)
             release(out[start:stop], written=True)
             if base is not None:
                 release(base[start:stop], written=False)
-        if bad:
-            raise ValueError(
-                f"{bad} values of the new model are beyond the range of their dtype {out.dtype}: have the learners' "
-                "weights diverged?"
-            )
+        require_finite(bad, out)
 
 
 _NO_SUMS = np.empty(0)
@@ -166,11 +163,3 @@ def _tiles(encoded: EncodedSegment, planes: Sequence[Array]) -> Iterator[tuple[i
     tile = min(TILE, max(products.PIECE, fitting))
     for start in range(0, elements, tile):
         yield start, min(elements, start + tile)
-
-
-def _let_go(encoded: EncodedSegment, planes: Sequence[Array], start: int, stop: int) -> None:
-    """Let go of what a tile has read; `release` cares for files only."""
-    elements = encoded.segment.elements
-    for plane in planes:
-        # Indices of TopK are spread about evenly; letting go too early costs reading again, no more.
-        release(plane[start * plane.size // elements : stop * plane.size // elements], written=False)

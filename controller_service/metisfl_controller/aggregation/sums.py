@@ -49,7 +49,7 @@ class SegmentSums:
         for start, stop in tiles(self.values, *planes):
             fold(self.values, source, start, stop, empty=self.empty)
             release(self.values[start:stop], written=True)
-            _release_read(self.encoded, planes, start, stop)
+            release_read(self.encoded, planes, start, stop)
         self.empty = False
 
     def mean(
@@ -71,7 +71,7 @@ class SegmentSums:
             release(out[start:stop], written=True)
             if added is not None:
                 release(added[start:stop], written=False)
-            _release_read(self.encoded, planes, start, stop)
+            release_read(self.encoded, planes, start, stop)
         require_finite(bad, out)
 
 
@@ -87,7 +87,7 @@ def write_scaled(
         bad += finish(nothing, source, start, stop, empty=True, total=1.0, out=out, base=base, share=share)
         release(out[start:stop], written=True)
         release(base[start:stop], written=False)
-        _release_read(encoded, planes, start, stop)
+        release_read(encoded, planes, start, stop)
     require_finite(bad, out)
 
 
@@ -97,7 +97,7 @@ def _source(encoded: EncodedSegment, terms: Sequence[Term]) -> tuple[Source, lis
     return source, [plane for model in models for plane in model]
 
 
-def _release_read(encoded: EncodedSegment, planes: Sequence[NDArray[Any]], start: int, stop: int) -> None:
+def release_read(encoded: EncodedSegment, planes: Sequence[NDArray[Any]], start: int, stop: int) -> None:
     """Let go of what a tile has read; `release` cares for files only."""
     elements = encoded.segment.elements
     for plane in planes:

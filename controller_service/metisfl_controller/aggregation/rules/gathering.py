@@ -48,6 +48,8 @@ class GatheringRule(Rule):
             raise ValueError(
                 f"{type(self).__name__} needs {self.minimum} updates of positive weight here, and has {len(voices)}"
             )
+        if any(upload.scale != 1.0 for upload in voices):
+            raise ValueError(f"{type(self).__name__} compares whole updates, and was given some to scale down")
         for upload in voices:
             kinds.require(upload.content, self._encoding.nbytes, "an upload")
         if base is not None:

@@ -220,6 +220,12 @@ def test_too_few_uploads_are_an_error(name: str) -> None:
     run(rule, one, one.uploads[: rule.minimum])
 
 
+def test_scaled_updates_are_refused_and_not_taken_for_whole_ones() -> None:
+    one = Round(np.random.default_rng(5), Codec.FLOAT32, "float32", 10, 5, scaled=True)
+    with pytest.raises(ValueError, match="Median compares whole updates"):
+        run(Median(one.encoding), one)
+
+
 @every_rule
 def test_buffers_that_are_too_short_are_refused(name: str) -> None:
     one = Round(np.random.default_rng(6), Codec.INT8, "float32", 50, 12)
