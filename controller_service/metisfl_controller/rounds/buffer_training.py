@@ -12,10 +12,11 @@ waits for that. So a fast learner never waits for others, and may have several u
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Mapping, Set
 
 from metisfl_controller.rounds import messages as m
+from metisfl_controller.rounds.arrivals import Arrivals
 from metisfl_controller.rounds.evaluation import Evaluation, Report
 from metisfl_controller.rounds.learners import Learners, by_number
 from metisfl_controller.rounds.participation import Participant
@@ -42,17 +43,11 @@ class BufferTraining:
         resumed: Resumed,
     ) -> None:
         self._plan = plan
-        self._buffering = buffering
         self._learners = learners
         self._say = say
-        self._newest = resumed.version or 0
-        self._counted = set(resumed.counted)
-        """Tasks whose results are in a version, or will be in one: none counts twice."""
+        self._arrivals = Arrivals(buffering, resumed.version or 0, resumed.counted)
         self._work: dict[str, set[TaskId]] = {}
         """What each learner is at, or holds the result of and was asked for."""
-        self._buffer: list[TaskId] = []
-        self._waiting: deque[tuple[TaskId, Work]] = deque()
-        """Results for the next version: this one is full, or being written."""
         self._survey = Survey(learners)
         self._failed: set[str] = set()
         """Given no task before something has changed: it would fail again."""
@@ -73,9 +68,9 @@ class BufferTraining:
         return RoundStatus(
             number=self._newest + 1,
             attempt=self._attempt,
-            participants=len(self._busy | {task.learner for task in self._buffer}),
-            contributions=len(self._buffer),
-            quorum=self._buffering.size,
+            participants=len(self._busy | {task.learner for task in self._arrivals.buffer}),
+            contributions=len(self._arrivals.buffer),
+            quorum=self._arrivals.buffering.size,
             started_at=self._began_at,
             deadline_at=self._deadline_at,
         )
@@ -96,11 +91,15 @@ class BufferTraining:
         return False
 
     def why_late(self, task: TaskId) -> str:
-        if task in self._counted:
+        if self._arrivals.counted(task):
             return "this task was accepted before"
-        if self._too_old(task):
-            return self._why_too_old(task)
+        if self._arrivals.too_old(task):
+            return self._arrivals.why_too_old(task)
         return "the task is not known any more"
+
+    @property
+    def _newest(self) -> int:
+        return self._arrivals.newest
 
     @property
     def _busy(self) -> Set[str]:
@@ -110,10 +109,10 @@ class BufferTraining:
 
     def adopt(self, plan: Plan) -> None:
         assert plan.buffering is not None
-        self._plan, self._buffering = plan, plan.buffering
+        self._plan, self._arrivals.buffering = plan, plan.buffering
 
     def begin(self, version: int, reports: Mapping[str, Report], now: float) -> None:
-        self._newest, self._began_at = version, now
+        self._began_at = now
         self._begun = self._open = True
         self._listen_anew(now)
         self._given.clear()
@@ -126,7 +125,7 @@ class BufferTraining:
         self._take_waiting()
 
     def next_step(self, now: float, *, last: bool) -> Step | None:
-        if len(self._buffer) >= self._buffering.size:
+        if self._arrivals.full:
             return Close()
         if last:
             return None
@@ -142,7 +141,7 @@ class BufferTraining:
 
     def commit(self) -> None:
         self._open = False
-        contributors = tuple(by_number({task.learner for task in self._buffer}))
+        contributors = tuple(by_number({task.learner for task in self._arrivals.buffer}))
         self._say(
             m.CommitRound(
                 number=self._newest + 1,
@@ -151,20 +150,19 @@ class BufferTraining:
                 participants=contributors,
                 contributors=contributors,
                 lost=(),
-                tasks=tuple(self._buffer),
+                tasks=tuple(self._arrivals.buffer),
             )
         )
 
     def committed(self, version: int) -> None:
-        self._newest, self._begun = version, False
-        self._buffer.clear()
+        self._begun = False
+        self._arrivals.committed(version)
 
     def abandon(self, reason: str) -> None:
         for task in self._tasks:
             self._learners.discard(task, reason)
         self._work.clear()
-        self._waiting.clear()
-        self._buffer.clear()
+        self._arrivals.abandon()
         self._survey.abandon(reason)
         self._begun = self._open = False
 
@@ -179,8 +177,9 @@ class BufferTraining:
     @property
     def _silence(self) -> str:
         missing = ", ".join(by_number(self._busy | self._failed)) or "nobody"
+        arrived, size = len(self._arrivals.buffer), self._arrivals.buffering.size
         return (
-            f"version {self._newest + 1}: {len(self._buffer)} of {self._buffering.size} updates arrived, and none in "
+            f"version {self._newest + 1}: {arrived} of {size} updates arrived, and none in "
             f"{self._attempt} times {self._plan.round_deadline:g} s; asked: {missing}"
         )
 
@@ -201,8 +200,7 @@ class BufferTraining:
         self._done(task)
         if task.base_version == self._survey.version:
             self._survey.excuse(task.learner)  # it has begun with that
-        self._counted.add(task)
-        self._waiting.append((task, work))
+        self._arrivals.add(task, work)
         self._heard_at, self._attempt = now, 1
         if self._open:
             self._take_waiting()
@@ -217,18 +215,14 @@ class BufferTraining:
             self._failed.add(task.learner)
 
     def _take_waiting(self) -> None:
-        """What has arrived goes into the buffer, as far as there is room."""
-        while self._waiting and len(self._buffer) < self._buffering.size:
-            task, work = self._waiting.popleft()
-            self._buffer.append(task)
-            scale = self._buffering.mixing * self._buffering.weight(self._newest - task.base_version)
+        for task, work, scale in self._arrivals.fill():
             self._say(m.Fold(task, self._plan.weigh(work), work.batches, scale))
 
     def _take_in(self, learner: str) -> None:
         brought = self._learners.unpack(learner)
         for text in brought.tasks:
             task = _parsed(text)
-            if task is not None and (task in self._counted or self._survey.asks(task)):
+            if task is not None and (self._arrivals.counted(task) or self._survey.asks(task)):
                 continue  # a result goes when its version is known to be committed; an evaluation goes on
             if task is None or not self._may_count(task, learner):
                 reason = "its task is of no use any more" if task is None else self.why_late(task)
@@ -240,28 +234,16 @@ class BufferTraining:
 
     def _may_count(self, task: TaskId, learner: str) -> bool:
         ours = task.learner == learner and self._learners.trains_from(task, task.base_version)
-        return ours and task.base_version <= self._newest and not self._too_old(task)
-
-    def _too_old(self, task: TaskId) -> bool:
-        return self._newest - task.base_version > self._buffering.max_staleness
-
-    def _why_too_old(self, task: TaskId) -> str:
-        return (
-            f"it is trained from version {task.base_version} and the newest is {self._newest}: more than "
-            f"maxStaleness {self._buffering.max_staleness}"
-        )
+        return ours and task.base_version <= self._newest and not self._arrivals.too_old(task)
 
     def _drop_old(self) -> None:
         """Work from versions that are too old is ended at once, as its result would not count; nor does one count that
         has become too old while it waited."""
-        for task in filter(self._too_old, self._tasks):
+        for task in filter(self._arrivals.too_old, self._tasks):
             self._learners.discard(task, self.why_late(task))
             self._done(task)
-        for task, _ in self._waiting:
-            if self._too_old(task):
-                self._say(m.Drop(task, self._why_too_old(task)))
-        self._waiting = deque((task, work) for task, work in self._waiting if not self._too_old(task))
-        self._counted = {task for task in self._counted if not self._too_old(task)}
+        for task in self._arrivals.drop_old():
+            self._say(m.Drop(task, self._arrivals.why_too_old(task)))
 
     @property
     def _tasks(self) -> list[TaskId]:
