@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 from metisfl.api import FederationState
@@ -18,7 +17,8 @@ from metisfl_controller.aggregation.rule import Rule
 from metisfl_controller.clock import Clock
 from metisfl_controller.conductor.attendance import Attendance
 from metisfl_controller.conductor.background import Background
-from metisfl_controller.conductor.fold_order import AllAtTheEnd, AsTheyCome, ByLearner, FoldOrder
+from metisfl_controller.conductor.display import show
+from metisfl_controller.conductor.fold_order import FoldOrder, order_of
 from metisfl_controller.conductor.lineage import LineageKeeper
 from metisfl_controller.conductor.needs import needs_of
 from metisfl_controller.conductor.progress import Progress
@@ -33,7 +33,6 @@ from metisfl_controller.output.destination import ObjectStore
 from metisfl_controller.rounds import messages as m
 from metisfl_controller.rounds.evaluation import Report
 from metisfl_controller.rounds.machine import Machine
-from metisfl_controller.rounds.participation import Participant
 from metisfl_controller.rounds.phases import Resumed
 from metisfl_controller.rounds.plan import Plan
 from metisfl_controller.rounds.tasks import Order, TaskId
@@ -136,12 +135,8 @@ class Conductor:
         return LineageKeeper(Lineage(state / "updates", keep, self.progress.allocate), self._log)
 
     def _order_of(self, rule: Rule) -> FoldOrder:
-        if rule.gathers:
-            return AllAtTheEnd()
-        return ByLearner(self._participants) if self.federation.spec.aggregation.deterministic else AsTheyCome()
-
-    def _participants(self) -> Mapping[str, Participant]:
-        return self.machine.participants
+        deterministic = self.federation.spec.aggregation.deterministic
+        return order_of(rule, lambda: self.machine.participants, deterministic=deterministic)
 
     # ---- life
 
@@ -178,7 +173,7 @@ class Conductor:
             await self._background.watch(TICK_SECONDS)
             self.attendance.end_expired()
             self._handle(m.Tick())
-            self._show()
+            show(self.metrics, self.machine, self.attendance, ended=self.progress.outcome is not None)
 
     async def close(self) -> None:
         """Wait for commits under way, then let go of threads and files."""
@@ -302,15 +297,3 @@ class Conductor:
         self.delivering = False
         self._log.info("%s: %s", state, message, extra={"reason": command.reason})
         self.attendance.send_all(stop_message(outcome))
-
-    def _show(self) -> None:
-        machine, registry = self.machine, self.registry
-        self.metrics.round.set(machine.round.number if machine.round else machine.version or 0)
-        self.metrics.model_version.set(machine.version or 0)
-        self.metrics.learners("desired", 0 if self.progress.outcome else registry.desired)
-        self.metrics.learners("connected", self.attendance.connected(evaluators=False))
-        self.metrics.learners("ready", len(machine.ready))
-        self.metrics.evaluators("desired", 0 if self.progress.outcome else registry.desired_evaluators)
-        self.metrics.evaluators("connected", self.attendance.connected(evaluators=True))
-        self.metrics.evaluators("working", sum(each.task is not None for each in machine.evaluators.present.values()))
-        self.metrics.learners("participating", machine.round.participants if machine.round else 0)

@@ -11,6 +11,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 
+from metisfl_controller.aggregation.rule import Rule
 from metisfl_controller.rounds.learners import by_number
 from metisfl_controller.rounds.messages import Fold
 from metisfl_controller.rounds.participation import Participant, Standing
@@ -101,3 +102,10 @@ class ByLearner(FoldOrder):
                 return learner
             self._at += 1
         return None
+
+
+def order_of(rule: Rule, participants: Callable[[], Mapping[str, Participant]], *, deterministic: bool) -> FoldOrder:
+    """`participants`: of the open round."""
+    if rule.gathers:
+        return AllAtTheEnd()
+    return ByLearner(participants) if deterministic else AsTheyCome()
