@@ -44,7 +44,7 @@ print(json.dumps({
 def test_a_stolen_bundle_opens_nothing_and_a_new_pod_enrols_anew(
     lab: Any, run: Callable[..., str], example: Callable[..., dict[str, Any]]
 ) -> None:
-    groups = [{"name": "hospital-a", "replicas": 2}]
+    groups = [{"name": "hospital-a", "replicas": 2}, {"name": "hospital-b"}]
     name = run(example("breast-cancer", "guarded", termination={"maxRounds": 100_000}, learnerGroups=groups))
     lab.until("a round", lambda: lab.status(name).get("currentRound", 0) >= 1)
     assert lab.condition(name, "Secured")[:2] == ("True", "MutualTls")
