@@ -1,13 +1,15 @@
 """What a slow learner costs each protocol: accuracy over wall-clock time, one learner of four being four times as slow.
 
-`python -m benchmarks.experiments.protocols` writes docs/images/protocols.{png,svg} and prints the table that
-docs/protocols.md shows. Batches take 10 and 40 ms, most of which the learners sleep, so that four of them and the
-controller do not wait for each other's processor.
+`python -m benchmarks.experiments.protocols` measures, keeps every run in protocols.json beside it, writes
+docs/images/protocols.{png,svg} and prints the table that docs/protocols.md shows. Batches take 10 and 40 ms, most of
+which the learners sleep, so that four of them and the controller do not wait for each other's processor.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from statistics import median
 
@@ -17,6 +19,7 @@ import matplotlib
 from benchmarks.experiments.runs import Trace, run
 
 FEDERATION = Path(__file__).with_suffix(".yaml")
+RESULTS = FEDERATION.with_suffix(".json")
 IMAGES = Path(__file__).parents[2] / "docs" / "images"
 TARGET = 0.95
 
@@ -69,17 +72,33 @@ def plot(traces: Mapping[str, Trace], folder: Path) -> None:
         figure.savefig(folder / f"protocols.{suffix}", dpi=150)
 
 
+def stored(file: Path) -> dict[str, list[Trace]]:
+    """Every run so far, by protocol."""
+    found = json.loads(file.read_text()) if file.exists() else {}
+    return {name: [_trace(each) for each in found.get(name, [])] for name in PROTOCOLS}
+
+
+def _trace(text: Mapping[str, Mapping[str, float]]) -> Trace:
+    return Trace(**{part: {int(version): x for version, x in series.items()} for part, series in text.items()})
+
+
+def store(file: Path, traces: Mapping[str, Sequence[Trace]]) -> None:
+    file.write_text(json.dumps({name: [asdict(each) for each in runs] for name, runs in traces.items()}) + "\n")
+
+
 @click.command()
 @click.option("--seconds", default=30, show_default=True, help="How long each run trains.")
 @click.option("--seeds", default=3, show_default=True, help="Runs of each protocol, each with another split.")
+@click.option("--results", type=click.Path(path_type=Path), default=RESULTS, help="Runs in it are not repeated.")
 @click.option("--folder", type=click.Path(path_type=Path), default=IMAGES, help="Where the plot goes.")
-def main(seconds: int, seeds: int, folder: Path) -> None:
-    found: dict[str, list[Trace]] = {name: [] for name in PROTOCOLS}
+def main(seconds: int, seeds: int, results: Path, folder: Path) -> None:
+    found = stored(results)
     for seed in range(seeds):
         for name, overrides in PROTOCOLS.items():
-            more = {"termination.maxDurationSeconds": str(seconds), "learner.parameters.seed": str(seed)}
-            found[name].append(run(FEDERATION, {**overrides, **more}))
-            click.echo(row(name, found[name][-1:]), err=True)
+            if len(found[name]) <= seed:
+                more = {"termination.maxDurationSeconds": str(seconds), "learner.parameters.seed": str(seed)}
+                found[name].append(run(FEDERATION, {**overrides, **more}))
+                store(results, found)
     click.echo(f"| protocol | seconds to {TARGET} | versions in {seconds} s | best accuracy |\n|---|---|---|---|")
     for name, traces in found.items():
         click.echo(row(name, traces))
