@@ -109,12 +109,17 @@ class RoundTraining:
             # A result that is late by a second round is of no use.
             self._late = {
                 learner: task
-                for learner in self.round.having(Standing.PENDING, Standing.LOST)
+                for learner in self._unfinished(self.round)
                 if (task := self.round.participants[learner].task).base_version == self.round.base_version
             }
         for learner in self.round.having(Standing.PENDING):
             if learner not in self._late:
                 self._learners.discard(self.round.participants[learner].task, "the round closed without it")
+
+    def _unfinished(self, closed: OpenRound) -> list[str]:
+        """Who is at work, or was when it was lost. Who is there and yet lost has failed, and is at nothing any more."""
+        gone = [learner for learner in closed.having(Standing.LOST) if learner not in self._learners.ready]
+        return [*closed.having(Standing.PENDING), *gone]
 
     def _commit_round(self, closed: OpenRound) -> m.CommitRound:
         done = closed.having(Standing.DONE)

@@ -137,6 +137,14 @@ PLAYS: dict[str, tuple[dict[str, Any], str]] = {
         a-1 a-0 deliver           | fold a-1 x10, fold a-0 x10, commit 2 of a-0 a-1, lost b-0
         """,
     ),
+    "a learner that failed is not late": (
+        {"over_select": 1, "late_updates": True},
+        """
+        a-1 fails                 |
+        a-0 b-0 deliver           | fold a-0 x10, fold b-0 x10, commit 1 of a-0 b-0, lost a-1
+        1 is committed            | begin 2, a-0 trains 1, a-1 trains 1, b-0 trains 1
+        """,
+    ),
     "a late learner that fails between two rounds begins anew": (
         {"over_select": 1, "late_updates": True},
         """
