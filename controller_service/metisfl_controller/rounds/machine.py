@@ -288,8 +288,6 @@ class Machine:
         version = self.version if published is None else published
         self._out.append(m.End(conclusion.complete, conclusion.reason, conclusion.message, version))
 
-    # ---- helpers
-
     @property
     def _out_of_time(self) -> Conclusion | None:
         return self._termination.by_time(self.started_at, self._now)
