@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metisfl.wire import narrowing
-from metisfl.wire.codecs import Encoding, Form
+from metisfl.wire.codecs import Encoding
 from metisfl.wire.layout import Buffer, aligned_zeros
 from metisfl.wire.narrowing import Floats
+from metisfl.wire.segments import Form
 from metisfl_learner.keeping import ArrayStore
 
 Residual: TypeAlias = NDArray[np.float32]

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from metisfl.wire.codecs import EncodedSegment, Encoding
+from metisfl.wire.codecs import Encoding
 from metisfl.wire.layout import Buffer
+from metisfl.wire.segments import EncodedSegment
 from metisfl_controller.aggregation.kernels import kinds, products, ranks
 from metisfl_controller.aggregation.kernels.folding import Source, finish
 from metisfl_controller.aggregation.mapped import release

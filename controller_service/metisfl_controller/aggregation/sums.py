@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from metisfl.wire.codecs import EncodedSegment
 from metisfl.wire.layout import Buffer
+from metisfl.wire.segments import EncodedSegment
 from metisfl_controller.aggregation.kernels import kinds
 from metisfl_controller.aggregation.kernels.folding import Source, finish, fold
 from metisfl_controller.aggregation.mapped import is_mapped, release

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from metisfl.proto.v1 import model_pb2
-from metisfl.wire.codecs import Codec, CodecError, Encoding, Form
+from metisfl.wire.codecs import Codec, CodecError, Encoding
 from metisfl.wire.layout import Layout
 from metisfl.wire.narrowing import BLOCK
+from metisfl.wire.segments import Form
 
 LOSSY = [codec for codec in Codec if not codec.lossless]
 FLOAT32_MAX = float(np.finfo(np.float32).max)

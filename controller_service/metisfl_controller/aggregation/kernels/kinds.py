@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from metisfl.wire.codecs import EncodedSegment, Form
 from metisfl.wire.layout import Buffer
+from metisfl.wire.segments import EncodedSegment, Form
 
 FLOAT32, FLOAT64, FLOAT16, BFLOAT16, INT8, INT16, INT32, INT64, UINT8, BOOL, SCALED, SPARSE = range(12)
 """Elements of a dtype; SCALED: int8 codes with a float32 scale for each 64; SPARSE: indices and values of TopK."""

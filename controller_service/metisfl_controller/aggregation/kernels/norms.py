@@ -8,8 +8,8 @@ import numpy as np
 from numba import carray, njit, prange
 from numpy.typing import NDArray
 
-from metisfl.wire.codecs import EncodedSegment
 from metisfl.wire.layout import Buffer
+from metisfl.wire.segments import EncodedSegment
 from metisfl_controller.aggregation.kernels import kinds
 from metisfl_controller.aggregation.kernels.access import pointer, take
 from metisfl_controller.aggregation.kernels.adders import Addresses, Sums, Weights, add_block

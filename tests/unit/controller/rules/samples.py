@@ -8,8 +8,9 @@ from functools import cached_property
 import ml_dtypes
 import numpy as np
 
-from metisfl.wire.codecs import Codec, EncodedSegment, Encoding, Form
+from metisfl.wire.codecs import Codec, Encoding
 from metisfl.wire.layout import Buffer, Layout, Segment, is_float
+from metisfl.wire.segments import EncodedSegment, Form
 from metisfl_controller.aggregation.rule import Staged
 
 FLOATS = ("float16", "bfloat16", "float32", "float64")

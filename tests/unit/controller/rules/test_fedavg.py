@@ -11,8 +11,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from metisfl.wire.codecs import Codec, Encoding, Form
+from metisfl.wire.codecs import Codec, Encoding
 from metisfl.wire.layout import Buffer, Layout
+from metisfl.wire.segments import Form
 from metisfl_controller.aggregation import sums
 from metisfl_controller.aggregation.mapped import mapped_zeros
 from metisfl_controller.aggregation.rule import Staged
