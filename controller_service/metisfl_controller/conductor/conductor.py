@@ -178,6 +178,7 @@ class Conductor:
     async def close(self) -> None:
         """Wait for commits under way, then let go of threads and files."""
         await self.delivery.close()
+        self.verdicts.close()
         await self._background.finish(CLOSE_SECONDS)
         if self.lineage is not None:
             await self.lineage.close(CLOSE_SECONDS)

@@ -35,6 +35,7 @@ class Verdicts:
     log: ContextLogger
     accepted: dict[TaskId, Contribution] = field(default_factory=dict)
     _moved_on: asyncio.Event = field(default_factory=asyncio.Event)
+    _closed: bool = False
 
     def was_accepted(self, task: TaskId) -> bool:
         return task in self.accepted
@@ -61,7 +62,7 @@ class Verdicts:
     async def _judge(self, upload: Upload) -> tuple[pb.Outcome.ValueType, str]:
         flaw = await self._flaw(upload)
         task = upload.task
-        while self.will_expect(task):
+        while self.will_expect(task) and not self._closed:
             # Its round has closed without it, and the one that it counts in has not begun.
             upload.place.turn(Use.PARKED)
             await self._moved_on.wait()
@@ -101,6 +102,11 @@ class Verdicts:
         del self.accepted[task]
         self.uploads.drop(self.uploads.of(task))
         self.log.info("update dropped: %s", reason, extra={"learner": task.learner, "task": str(task)})
+
+    def close(self) -> None:
+        """Nobody hears a verdict any more, so none waits for the next round."""
+        self._closed = True
+        self._moved_on.set()
 
     def move_on(self) -> None:
         """The machine is in another phase: judge what has waited for that, and free the places of uploads that nobody
