@@ -44,20 +44,29 @@ def _sum_ranks(rows: Any, low: int, high: int, sums: Any) -> None:
 
 
 @njit(nogil=True)
-def _move_windows(rows: Any, width: int, sums: Any) -> None:
-    """From the sums of each column's lowest `width` values to those of the `width` closest to its median.
+def _sum_around_median(rows: Any, width: int, starts: Any, sums: Any) -> None:
+    """The sums of each column's `width` values that are closest to its median.
 
     They are neighbours in the order. Moving their window up by one pays as long as what enters is closer to the median
-    than what leaves, and once it does not, it never will again: so each column can decide by itself at each step.
+    than what leaves, and once it does not, it never will again: so each column can decide by itself at each step. It is
+    summed when it has come to rest, as a huge value that had been in it would have taken the others' digits along.
     """
     n = sums.size
+    first = starts[:n]
     below, above = rows[(rows.shape[0] - 1) // 2][:n], rows[rows.shape[0] // 2][:n]
+    for i in range(n):
+        first[i], sums[i] = 0, 0.0
     for start in range(rows.shape[0] - width):
         leaves, enters = rows[start][:n], rows[start + width][:n]
         for i in range(n):
             median = 0.5 * np.float64(below[i]) + 0.5 * np.float64(above[i])
             closer = np.float64(enters[i]) - median < median - np.float64(leaves[i])
-            sums[i] += np.float64(enters[i]) - np.float64(leaves[i]) if closer else 0.0
+            first[i] += 1 if closer else 0
+    for rank in range(rows.shape[0]):
+        row = rows[rank][:n]
+        for i in range(n):
+            inside = first[i] <= rank and rank < first[i] + width
+            sums[i] += np.float64(row[i]) if inside else 0.0
 
 
 @njit(nogil=True)
@@ -79,6 +88,7 @@ def _rank_blocks(
 ) -> None:
     """`zero` has the dtype of the rows."""
     rows = np.full((first.size, step), zero)
+    starts = np.empty(step, np.int64)
     while True:
         at = take(ticket, step)
         if at >= stop:
@@ -89,9 +99,10 @@ def _rank_blocks(
         for c in range(network.shape[0]):
             _exchange(rows[network[c, 0]][:n], rows[network[c, 1]][:n])
         here = sums[at - start : at - start + n]
-        _sum_ranks(rows, low, high, here)
         if around_median:
-            _move_windows(rows, high - low, here)
+            _sum_around_median(rows, high - low, starts, here)
+        else:
+            _sum_ranks(rows, low, high, here)
 
 
 @njit(nogil=True, cache=True)

@@ -32,6 +32,7 @@ ATTACKS: dict[str, Attack] = {
     "sign flip": lambda rng, honest: -10 * honest.mean(axis=0),
     "noise": lambda rng, honest: 100 * rng.standard_normal(SIZE),
     "huge": lambda rng, honest: np.full(SIZE, 1e37),
+    "huge and negative": lambda rng, honest: np.full(SIZE, -1e37),
     "one coordinate": lambda rng, honest: np.where(np.arange(SIZE) == 7, 1e4, honest.mean(axis=0)),
     "nothing": lambda rng, honest: np.zeros(SIZE),
 }

@@ -98,6 +98,15 @@ def test_values_around_the_median_are_the_closest(
     np.testing.assert_allclose(sums, expected, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("outlier", [-1e30, -1e17, 1e30])
+def test_an_outlier_takes_no_digits_of_the_values_around_the_median(outlier: float) -> None:
+    models = [np.full(100, value, np.float32) for value in (0.5, outlier, 0.25, 0.75, 1.0, -0.5, 0.125)]
+    sums = np.empty(100)
+    sum_around_median(source_of(models), 0, 100, 3, sums)
+    expected = 3 * oracles.mean_around_median(np.stack(models).astype(np.float64), 3)
+    np.testing.assert_allclose(sums, expected, rtol=1e-12)
+
+
 @FAST
 @given(st.sampled_from(FLOATS), counts, st.sampled_from([0, 1, 65, 5000, 2 * PIECE + 7]), st.booleans(), seeds)
 def test_inner_products_are_exact_in_float64(dtype: str, count: int, size: int, with_base: bool, seed: int) -> None:
