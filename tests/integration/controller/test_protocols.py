@@ -202,6 +202,20 @@ async def test_versions_made_one_after_the_other_of_what_has_waited_do_not_pile_
     assert max(in_memory) <= 3  # two, and the newest
 
 
+async def test_what_becomes_too_stale_while_it_waits_is_let_go_of(training: Scenes, commits: threading.Event) -> None:
+    names = ["a-0", "a-1", "a-2"]
+    async with training(*names, **asynchronous(maxStaleness=1)) as (table, players, tasks):
+        await receive_the_first(players, tasks)
+        for player, task in zip(players, tasks, strict=True):
+            await player.delivers(task, weights(1.0))
+        commits.set()
+        last = await players[2].task("TRAIN")
+        assert (last.model_version, list(last.uncommitted)) == (2, [])
+        await players[2].delivers(last, weights(2.0))
+        assert (await players[2].task("TRAIN")).model_version == 3
+        assert [entry["contributors"] for entry in (await table.get("/v1/rounds")).json()] == [[name] for name in names]
+
+
 async def test_paced_learners_are_told_how_many_batches(training: Scenes) -> None:
     protocol = {"type": "SemiSynchronous", "semiSynchronous": {"lambda": "2"}}
     async with training("a-0", "a-1", protocol=protocol, training={"batchSize": 5}) as (_, players, tasks):
