@@ -3,8 +3,9 @@
     t_max = λ · max_k (time of one epoch of learner k)        batches_k = max(1, ⌊t_max / time per batch of learner k⌋)
 
 (Stripelis, Thompson and Ambite 2022, arXiv 2102.02849). t_max and every learner's batches are computed anew, from the
-latest timings, every `recomputeEveryRounds` rounds. A learner without timings trains for one epoch, which gives them:
-in the first round everybody does, and after a restart of the controller again.
+latest timings, every `recomputeEveryRounds` rounds; t_max is never more than the round's deadline, whatever a learner
+says of its speed. A learner without timings trains for one epoch, which gives them: in the first round everybody does,
+and after a restart of the controller again.
 """
 
 from __future__ import annotations
@@ -44,7 +45,8 @@ class SemiSynchronous(Synchronous):
         timed = ready & self._batch_seconds.keys()
         due = opened.number - self._computed_in >= self._pacing.recompute_every
         if timed and (self._limit is None or due):
-            self._limit = self._pacing.lambda_ * max(map(self._epoch_seconds, timed))
+            slowest = max(map(self._epoch_seconds, timed))
+            self._limit = min(self._pacing.lambda_ * slowest, self.plan.round_deadline)
             self._steps, self._computed_in = {}, opened.number
         if self._limit is not None:
             for learner in timed - self._steps.keys():

@@ -87,9 +87,9 @@ def test_every_scene_is_played() -> None:
 # ---- the formula, against the paper's
 
 
-def protocol(lambda_: float = 1.0, recompute_every: int = 1) -> SemiSynchronous:
+def protocol(lambda_: float = 1.0, recompute_every: int = 1, deadline: float = 1e9) -> SemiSynchronous:
     pacing = Pacing(lambda_, recompute_every, batch_size=10)
-    return SemiSynchronous(Plan(3, 1, 100, 100.0, 10, pacing=pacing))
+    return SemiSynchronous(Plan(3, 1, 100, deadline, 10, pacing=pacing))
 
 
 def run_round(
@@ -158,3 +158,9 @@ def test_a_learner_that_says_it_took_no_time_gets_a_bounded_number_of_batches() 
     p = protocol()
     run_round(p, 0, {"a": 1000.0, "b": 0.0})
     assert run_round(p, 1, {"a": 1000.0, "b": 0.0}) == {"a": 10, "b": 1_000_000_000}
+
+
+def test_a_learner_that_says_it_took_for_ever_makes_nobody_train_beyond_the_deadline() -> None:
+    p = protocol(deadline=60.0)
+    run_round(p, 0, {"a": 1.0, "b": 1e6})
+    assert run_round(p, 1, {"a": 1.0, "b": 1e6}) == {"a": 60, "b": 1}
