@@ -95,10 +95,10 @@ def test_from_apply_to_delete(operator: Any, namespace: Any) -> None:
 
         with urllib.request.urlopen(health, timeout=20) as answer:
             assert json.loads(answer.read()) == {"watchLagSeconds": 0.0}
-        with urllib.request.urlopen(metrics, timeout=20) as answer:
-            told = answer.read().decode()
-        assert 'metisfl_operator_federations{state="suspended"} 1.0' in told
-        assert 'metisfl_operator_reconciles_total{result="error"} 0.0' in told
+        namespace.eventually(
+            "the metric", lambda: 'metisfl_operator_federations{state="suspended"} 1.0' in _read(metrics)
+        )
+        assert 'metisfl_operator_reconciles_total{result="error"} 0.0' in _read(metrics)
 
         namespace.delete("federations", "demo")
         for kind in ("statefulsets", "services", "configmaps", "persistentvolumeclaims", "pods"):
@@ -151,6 +151,12 @@ def test_a_wrong_setting_stops_the_operator_with_its_name(control_plane: Any) ->
 def _handled(space: Any) -> Any:
     found = space.get("federations", "demo")
     return found if "metisfl.dev/last-handled-configuration" in found["metadata"].get("annotations", {}) else None
+
+
+def _read(url: str) -> str:
+    with urllib.request.urlopen(url, timeout=20) as answer:
+        text: str = answer.read().decode()
+    return text
 
 
 def _uid(space: Any, name: str) -> str | None:
