@@ -20,11 +20,11 @@ settings.register_profile("ci", settings.get_profile("local"), derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "local")
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """With pytest-xdist's `--dist loadgroup`, one process runs a room, or a file where tests share nothing else."""
     for item in items:
         item.add_marker(pytest.mark.xdist_group(_group(item.path)))
-    if config.getoption("dist", "no") == "loadgroup":
+    if "PYTEST_XDIST_WORKER" in os.environ:
         items.sort(key=lambda item: _group(item.path) != ROOMS[0])
 
 

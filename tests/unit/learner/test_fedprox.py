@@ -50,7 +50,7 @@ def minimum(mu: float, anchor: Any) -> Any:
 
 @pytest.mark.parametrize("make", [numpy_line, torch_line])
 @pytest.mark.parametrize("mu", [0.0, 0.5, 10.0])
-def test_metisfl_anchored_fedprox_at_zero_here_it_is_the_received_model(
+def test_metisfl_defect_fedprox_anchors_at_zero(
     make_context: Context, make: Callable[[LearnerContext], Learner], mu: float
 ) -> None:
     task = TrainingTask(

@@ -85,7 +85,7 @@ def test_any_participants_with_any_weights(
         federation.check(federation.round(*participants))
 
 
-def test_asynchronous_rounds_use_every_learner(tmp_path: Path) -> None:
+def test_metisfl_defect_asynchronous_fedrec_only_ever_uses_the_first_learner(tmp_path: Path) -> None:
     """MetisFL's asynchronous FedRec only ever used the first learner. Here each that arrives alone moves the model."""
     federation = Federation(fed_rec(tmp_path))
     models = []

@@ -126,7 +126,7 @@ def test_the_norm_does_not_depend_on_the_number_of_threads() -> None:
 
 
 @pytest.mark.parametrize("models", [1, 2, 3, 7])
-def test_fedstride_does_not_corrupt_a_tensors_first_element(models: int) -> None:
+def test_metisfl_defect_fedstride_corrupts_a_tensors_first_element(models: int) -> None:
     """MetisFL's FedStride did. Here strides of any length give FedAvg's model, to the bit, every element."""
     one = Round(np.random.default_rng(models), Codec.FLOAT32, "float32", 1001, 7)
     rule = FedStride(one.encoding, models=models)
