@@ -20,10 +20,15 @@ settings.register_profile("ci", settings.get_profile("local"), derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "local")
 
 
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """With pytest-xdist's `--dist loadgroup`, one process runs a room, or a file where tests share nothing else.
+
+    Marked here and not below, as pytest-xdist reads the marks before any conftest's pytest_collection_modifyitems.
+    """
+    item.add_marker(pytest.mark.xdist_group(_group(item.path)))
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With pytest-xdist's `--dist loadgroup`, one process runs a room, or a file where tests share nothing else."""
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(_group(item.path)))
     if "PYTEST_XDIST_WORKER" in os.environ:
         items.sort(key=lambda item: _group(item.path) != ROOMS[0])
 
