@@ -3,8 +3,8 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
-# Tests wait for pods and processes a good deal; see tests/conftest.py for what stays together.
-SIDE_BY_SIDE := --numprocesses 2 --dist loadgroup --no-loadscope-reorder
+# Tests wait for processes a good deal. Those of the cluster share one, and the one operator in it.
+SIDE_BY_SIDE := --numprocesses 2
 CODE   := core operator controller_service learner_image benchmarks tests examples hack/_cluster hack/cluster hack/images hack/requirements hack/manifests hack/dashboards hack/chart-readme hack/api-docs
 
 .DEFAULT_GOAL := help
@@ -29,7 +29,8 @@ run: $(READY) ## Train the digits federation on this machine
 	$(BIN)/metisfl run examples/digits/federation.yaml
 
 test: $(READY) lint ## Lint, unit, integration, chart, browser and cluster tests
-	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "not slow" tests/unit tests/integration tests/charts tests/browser tests/cluster
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "not slow" tests/unit tests/integration tests/charts tests/browser
+	$(BIN)/python -m pytest -m "not slow" tests/cluster
 
 test-full: $(READY) lint ## The same with the long tests
 	$(BIN)/python -m pytest tests
