@@ -20,6 +20,7 @@ SETUPS = {
     "connections": "a connection per learner",
     "processes": "a process per learner",
     "checkpoint": "every version written and synced to disk",
+    "tls": "mutual TLS, a connection per learner",
     "skewed16": "layout skewed16",
     "housing": "layout housing",
 }

@@ -25,6 +25,7 @@ VARIATIONS = {
     "connections": ("--connection", "own"),
     "processes": ("--process-per-learner",),
     "checkpoint": ("--checkpoint",),
+    "tls": ("--tls",),
     "skewed16": ("--layout", "skewed16"),
     "housing": ("--layout", "housing"),
 }
