@@ -17,6 +17,7 @@ import xxhash
 
 from metisfl.wire.layout import Buffer
 from metisfl_controller.aggregation.mapped import WRITTEN_BACK_BYTES, mapped_file, release
+from metisfl_controller.durability import sync
 
 
 @dataclass(frozen=True)
@@ -82,8 +83,8 @@ class Contributions:
         """Make everything durable; returns the manifest. Raises OSError."""
         for name in self._unsynced:
             if (path := self._directory / name).exists():
-                _sync(path)
-        _sync(self._directory)
+                sync(path)
+        sync(self._directory)
         self._unsynced.clear()
         text = json.dumps({learner: asdict(kept) for learner, kept in self._of.items()})
         return np.frombuffer(text.encode(), np.uint8)
@@ -120,11 +121,3 @@ class Contributions:
         for path in self._directory.iterdir():
             if path.name not in named:
                 path.unlink(missing_ok=True)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

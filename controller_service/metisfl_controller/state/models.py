@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from metisfl.wire.layout import Buffer, Layout, aligned_zeros
 from metisfl_controller.aggregation.mapped import WRITTEN_BACK_BYTES, release
+from metisfl_controller.durability import sync
 
 Allocate: TypeAlias = Callable[[int], Buffer]
 """Makes a zeroed, aligned buffer of so many bytes."""
@@ -82,7 +83,7 @@ def write_tensors(path: Path, tensors: Mapping[str, NDArray[Any]], metadata: dic
         file.flush()
         os.fsync(file.fileno())
     unfinished.replace(path)
-    sync_directory(path.parent)
+    sync(path.parent)
     return digest.hexdigest(), size
 
 
@@ -117,15 +118,6 @@ def _undamaged(path: Path, sha256: str) -> Iterator[BufferedReader]:
             yield file
         except ValueError as error:
             raise ValueError(f"{path.name}: {error}") from error
-
-
-def sync_directory(directory: Path) -> None:
-    """Make renames in it durable."""
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _content(tensors: Mapping[str, NDArray[Any]], metadata: dict[str, str]) -> Iterator[memoryview]:
