@@ -1,13 +1,16 @@
-"""Names, labels and paths that the parts of a federation know each other by."""
+"""Names, labels and paths that the parts of a federation know each other by; the command line shares some of them."""
 
 from __future__ import annotations
 
+from metisfl.cluster.names import LABEL_FEDERATION as LABEL_FEDERATION
+from metisfl.cluster.names import bootstrap_secret as bootstrap_secret
+from metisfl.cluster.names import controller_name as controller_name
+from metisfl.cluster.names import token_secret as token_secret
 from metisfl.spec import API_GROUP
 from metisfl.spec.security import TlsSpec
 
 FIELD_MANAGER = "metisfl-operator"
 
-LABEL_FEDERATION = f"{API_GROUP}/federation"
 LABEL_GROUP = f"{API_GROUP}/group"
 LABEL_COMPONENT = "app.kubernetes.io/component"
 LABEL_MANAGED_BY = "app.kubernetes.io/managed-by"
@@ -20,11 +23,6 @@ HTTP_PORT = 8080
 
 CONFIG_FILE = "federation.json"
 PLAN_FILE = "partition-plan.json"
-
-
-def controller_name(federation: str) -> str:
-    """The controller's StatefulSet, Service, ConfigMap and PersistentVolumeClaim."""
-    return f"{federation}-{CONTROLLER}"
 
 
 def exposure_name(federation: str) -> str:
@@ -55,16 +53,6 @@ def issuer_secret(federation: str, tls: TlsSpec) -> str:
 def server_secret(federation: str, tls: TlsSpec) -> str:
     """The controller's certificate and key."""
     return tls.secret.server if tls.secret else f"{federation}-controller-tls"
-
-
-def bootstrap_secret(federation: str, group: str) -> str:
-    """What a learner group enrols with."""
-    return f"{federation}-{group}-bootstrap"
-
-
-def token_secret(federation: str) -> str:
-    """The token of the controller's REST side."""
-    return f"{federation}-api-token"
 
 
 def endpoint(federation: str, namespace: str) -> str:

@@ -1,4 +1,4 @@
-"""What the operator calls the objects of a federation; a test holds these against the operator's own names."""
+"""What the operator and the command line both call the objects of a federation."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ LABEL_FEDERATION = f"{API_GROUP}/federation"
 
 
 def controller_name(federation: str) -> str:
-    """The Service, the StatefulSet and the volume."""
+    """The controller's StatefulSet, Service, ConfigMap and PersistentVolumeClaim."""
     return f"{federation}-controller"
 
 
 def bootstrap_secret(federation: str, group: str) -> str:
+    """What a learner group enrols with."""
     return f"{federation}-{group}-bootstrap"
 
 
 def token_secret(federation: str) -> str:
+    """The token of the controller's REST side."""
     return f"{federation}-api-token"

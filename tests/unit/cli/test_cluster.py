@@ -460,3 +460,8 @@ def test_objects_are_named_as_the_operator_names_them() -> None:
     assert names.LABEL_FEDERATION == operators_names.LABEL_FEDERATION
     assert names.bootstrap_secret("digits", "a") == operators_names.bootstrap_secret("digits", "a")
     assert names.token_secret("digits") == operators_names.token_secret("digits")
+    # Objects of federations that run have these names: another release must find them.
+    assert names.controller_name("digits") == "digits-controller"
+    assert names.LABEL_FEDERATION == "metisfl.dev/federation"
+    assert names.bootstrap_secret("digits", "a") == "digits-a-bootstrap"
+    assert names.token_secret("digits") == "digits-api-token"
