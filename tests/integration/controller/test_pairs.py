@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from functools import partial
 from itertools import product
-from typing import Any
+from typing import Any, TypeVar
 
+import grpc
+import grpc.aio
 import numpy as np
 import pytest
 
@@ -15,7 +18,9 @@ from metisfl.proto.v1 import controller_pb2 as pb
 from metisfl.spec import SpecError, parse_federation
 from metisfl.spec.aggregation import AggregationRule
 from metisfl.spec.server_optimizer import ServerOptimizerType
-from tests.integration.controller.conftest import Player, federation
+from tests.integration.controller.conftest import WAIT_SECONDS, Player, federation
+
+T = TypeVar("T")
 
 LEARNERS = 7  # what Bulyan needs against one attacker
 ROUNDS = 2
@@ -69,6 +74,18 @@ DIAGONAL = [
 ]
 
 
+async def persistently(attempt: Callable[[], Awaitable[T]]) -> T:
+    """As learners do with transfers: a version may have to be read back from its file in mid-download, and the verdict
+    may come while an upload is still being written, which gRPC takes for an error of its own."""
+    async with asyncio.timeout(WAIT_SECONDS):
+        while True:
+            try:
+                return await attempt()
+            except grpc.aio.AioRpcError as error:
+                if error.code() not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.INTERNAL):
+                    raise
+
+
 async def work(player: Player) -> None:
     """Do what is asked until told to stop."""
     rng = np.random.default_rng(player.ordinal)
@@ -78,14 +95,15 @@ async def work(player: Player) -> None:
             case pb.TASK_KIND_INITIALISE:
                 await player.delivers(task)
             case pb.TASK_KIND_TRAIN:
-                model = await player.model(task.model_version)
+                model = await persistently(partial(player.model, task.model_version))
                 if task.evaluate:
                     await player.evaluate(task, accuracy=0.5)
                 change = rng.standard_normal(model["w"].shape).astype(np.float32)
                 report = pb.TrainingReport(examples=10 + player.ordinal, batches=1 + player.ordinal, seconds=0.01)
-                await player.upload(task, {**model, "w": model["w"] + change}, report=report)
+                trained = {**model, "w": model["w"] + change}
+                await persistently(partial(player.upload, task, trained, report=report))
             case pb.TASK_KIND_EVALUATE:
-                await player.model(task.model_version)
+                await persistently(partial(player.model, task.model_version))
                 await player.evaluate(task, accuracy=0.5)
             case pb.TASK_KIND_STOP:
                 return

@@ -212,6 +212,7 @@ def test_a_signal_stops_every_process(start: Starter, number: signal.Signals) ->
 
 def test_a_second_ctrl_c_does_not_wait_for_a_stubborn_learner(start: Starter) -> None:
     run = start("--set", "termination.maxRounds=1000", plan={"learners": {"silo-a-0": {"stubborn": True}}})
+    eventually(lambda: {"silo-a-0", "silo-b-0"} <= run.pids().keys(), "both have been started")
     eventually(lambda: run.rounds() >= 1, "the first round")
     run.process.send_signal(signal.SIGINT)
     eventually(lambda: not alive(run.pids()["silo-b-0"][0]), "the others have ended")

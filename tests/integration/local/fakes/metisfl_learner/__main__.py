@@ -42,14 +42,15 @@ def misbehave(behaviour: dict[str, Any]) -> None:
 def main() -> None:
     name = f"{os.environ['METISFL_LEARNER_GROUP']}-{os.environ['METISFL_LEARNER_ORDINAL']}"
     state_dir = Path(os.environ["METISFL_STATE_DIR"])
+    behaviour = json.loads(os.environ["FAKE_PLAN"]).get("learners", {}).get(name, {})
+    stubborn = behaviour.get("stubborn", False)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN if stubborn else lambda *_: sys.exit(0))
+    # Whoever finds it started may signal it.
     note_pid(state_dir, name, os.getpid())
     with (state_dir / "starts").open("a") as starts:
         starts.write(f"{os.getpid()}\n")
     (state_dir / "environment.json").write_text(json.dumps(dict(os.environ)))
     start = len((state_dir / "starts").read_text().splitlines())
-    behaviour = json.loads(os.environ["FAKE_PLAN"]).get("learners", {}).get(name, {})
-    stubborn = behaviour.get("stubborn", False)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN if stubborn else lambda *_: sys.exit(0))
     if behaviour.get("child"):
         note_pid(state_dir, f"{name}-child", subprocess.Popen(["sleep", "600"]).pid)
     ill = ("exit" in behaviour or "signal" in behaviour) and start <= behaviour.get("times", 99)
