@@ -139,6 +139,11 @@ def test_two_releases_do_not_share_names(render: Render) -> None:
     assert not names(render(name="one")) & names(render(name="two"))
 
 
+def test_labels_of_the_chart_are_not_set_twice(render: Render) -> None:
+    with pytest.raises(HelmError, match=r"podLabels: app\.kubernetes\.io/name is set by the chart"):
+        render(podLabels={"app.kubernetes.io/name": "mine"})
+
+
 @pytest.mark.parametrize(
     "values",
     [

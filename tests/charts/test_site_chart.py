@@ -107,6 +107,12 @@ def test_pods_are_restricted_and_reached_by_nobody(objects: Callable[..., Any]) 
     assert "NetworkPolicy" not in objects({**CONTENT, "networkPolicy": {"enabled": False}})
 
 
+@pytest.mark.parametrize("label", ["app.kubernetes.io/name", "app.kubernetes.io/instance", "helm.sh/chart"])
+def test_labels_of_the_chart_are_not_set_twice(objects: Callable[..., Any], label: str) -> None:
+    with pytest.raises(HelmError, match=f"podLabels: {label} is set by the chart"):
+        objects({**CONTENT, "podLabels": {label: "mine"}})
+
+
 def test_join_understands_how_it_is_called(objects: Callable[..., Any], tmp_path: Path) -> None:
     container = container_of(objects(CUSTOM))
     assert container["command"][:4] == ["python", "-m", "metisfl", "join"]

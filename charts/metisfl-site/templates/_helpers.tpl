@@ -16,6 +16,18 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | quote }}
 {{- end -}}
 
+{{/* The chart's own labels and the user's. A key that is there twice could hide the pods from their selector. */}}
+{{- define "site.podLabels" -}}
+{{- $own := include "site.labels" . -}}
+{{- $own -}}
+{{- range $key, $value := .Values.podLabels }}
+{{- if hasKey (fromYaml $own) $key }}
+{{- fail (printf "podLabels: %s is set by the chart; leave it out" $key) }}
+{{- end }}
+{{ dict $key $value | toYaml }}
+{{- end }}
+{{- end -}}
+
 {{/* The Secret with the bundle: the one that is named, or the one that is made. */}}
 {{- define "site.bundle" -}}
 {{- if and .Values.bundle.existingSecret .Values.bundle.content -}}

@@ -21,6 +21,18 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | quote }}
 {{- end -}}
 
+{{/* The chart's own labels and the user's. A key that is there twice could hide the pods from their selector. */}}
+{{- define "metisfl.podLabels" -}}
+{{- $own := include "metisfl.labels" . -}}
+{{- $own -}}
+{{- range $key, $value := .Values.podLabels }}
+{{- if hasKey (fromYaml $own) $key }}
+{{- fail (printf "podLabels: %s is set by the chart; leave it out" $key) }}
+{{- end }}
+{{ dict $key $value | toYaml }}
+{{- end }}
+{{- end -}}
+
 {{- define "metisfl.serviceAccount" -}}
 {{- if .Values.serviceAccount.create -}}
 {{- default (include "metisfl.name" .) .Values.serviceAccount.name -}}
