@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import tempfile
+import time
 from collections.abc import MutableMapping
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 
@@ -39,14 +42,19 @@ _FEATURES = {
 }
 """The baseline's features by the names that Linux and LLVM have for them."""
 
+UNUSED_SECONDS = 30 * 86400.0
+"""So long after the last start with them, the kernels of other releases are removed."""
+
 _SOURCES = Path(__file__).parent / "aggregation" / "kernels"
+_RELEASE = re.compile(r"[0-9a-f]{16}")
 
 
 def prepare(environment: MutableMapping[str, str], processor: Path = Path("/proc/cpuinfo")) -> Path:
     """Choose the folder of this release's kernels below NUMBA_CACHE_DIR, by default one in the temporary directory, and
     the processor they are compiled for; write both to the environment, where Numba looks for them.
 
-    A folder that is not there yet starts as a copy of that in METISFL_KERNEL_SEED, if there is one. Raises OSError.
+    A folder that is not there yet starts as a copy of that in METISFL_KERNEL_SEED, if there is one. Those of other
+    releases go when nobody has started with them for UNUSED_SECONDS. Raises OSError.
     """
     release = _release()
     base = Path(environment.get(CACHE) or Path(tempfile.gettempdir()) / f"metisfl-kernels-{os.getuid()}")
@@ -57,6 +65,8 @@ def prepare(environment: MutableMapping[str, str], processor: Path = Path("/proc
         seed = environment.get(SEED)
         if seed and (Path(seed) / release).is_dir():
             _copy(Path(seed) / release, folder)
+    folder.mkdir(exist_ok=True)
+    _remove_unused(folder)
     environment[CACHE] = str(folder)
     if "NUMBA_CPU_NAME" not in environment and _has_baseline(processor):
         environment["NUMBA_CPU_NAME"] = BASELINE
@@ -85,6 +95,17 @@ def _copy(seed: Path, folder: Path) -> None:
             raise
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _remove_unused(folder: Path) -> None:
+    """Mark this folder as used now, and remove its outdated neighbours. Another controller may share them: one that
+    runs has its kernels in memory, and Numba makes its folder again if it has more to keep."""
+    with suppress(OSError):
+        os.utime(folder)
+        since = time.time() - UNUSED_SECONDS
+        for other in folder.parent.iterdir():
+            if _RELEASE.fullmatch(other.name) and other != folder and other.stat().st_mtime < since:
+                shutil.rmtree(other, ignore_errors=True)
 
 
 def _has_baseline(processor: Path) -> bool:

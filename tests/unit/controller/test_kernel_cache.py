@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from pathlib import Path
 
 import pytest
@@ -68,7 +70,26 @@ def test_an_empty_cache_starts_as_a_copy_of_the_seed(tmp_path: Path, processor: 
 def test_a_seed_of_another_release_is_of_no_use(tmp_path: Path, processor: Path) -> None:
     (tmp_path / "image" / "0123456789abcdef").mkdir(parents=True)
     folder = prepare(environment(tmp_path, METISFL_KERNEL_SEED=str(tmp_path / "image")), processor)
-    assert not folder.exists()
+    assert list(folder.iterdir()) == []
+
+
+def test_kernels_that_nobody_has_started_with_for_long_are_removed(
+    tmp_path: Path, processor: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = tmp_path / "cache"
+    outdated, recent, foreign = cache / "0123456789abcdef", cache / "fedcba9876543210", cache / "somebody's"
+    for folder in (outdated, recent, foreign):
+        (folder / "kernels").mkdir(parents=True)
+        age = kernel_cache.UNUSED_SECONDS + (-60 if folder is recent else 60)
+        os.utime(folder, (time.time() - age,) * 2)
+    own = prepare(environment(tmp_path), processor)
+    assert set(cache.iterdir()) == {recent, foreign, own}
+    # A start keeps them, whatever their age.
+    os.utime(own, (0, 0))
+    prepare(environment(tmp_path), processor)
+    monkeypatch.setattr(kernel_cache, "version", lambda _: "999")
+    prepare(environment(tmp_path), processor)
+    assert own.exists()
 
 
 def test_kernels_are_compiled_for_the_baseline_where_the_processor_has_it(tmp_path: Path, processor: Path) -> None:
