@@ -168,8 +168,9 @@ def test_plain_progress_has_one_line_for_each_round() -> None:
     console = Console(file=io.StringIO(), width=40)
     waiting = snapshot(0, FederationState.WAITING_FOR_LEARNERS)
     lines = lines_of(PlainDisplay(console), console, [waiting, waiting, snapshot(1), snapshot(3), snapshot(3)])
-    assert lines[2:4] == [
+    assert lines[2:5] == [
         "waiting for 4 learners",
+        "training",
         "round 1/20: 4 of 4 learners in 2.0 s, training loss 1.75, accuracy 0.6, loss 1.98, at most 38 s left",
     ]
     assert [line.partition(":")[0] for line in lines if line.startswith("round")] == [
@@ -178,6 +179,13 @@ def test_plain_progress_has_one_line_for_each_round() -> None:
         "round 3/20",
     ]
     assert lines[-1] == "silo-a-0 started again as process 7"
+
+
+def test_plain_progress_tells_what_happened_in_its_order_however_quick_the_rounds_were() -> None:
+    console = Console(file=io.StringIO(), width=40)
+    shown = [snapshot(0, FederationState.INITIALISING), snapshot(2, FederationState.COMPLETE)]
+    words = [line.split(" ")[0] for line in lines_of(PlainDisplay(console), console, shown)[2:-1]]
+    assert words == ["fetching", "training", "round", "round", "complete"]
 
 
 def test_a_round_whose_version_is_not_evaluated_yet_shows_the_newest_values_with_their_version() -> None:

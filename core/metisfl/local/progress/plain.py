@@ -10,6 +10,9 @@ from metisfl.local.progress.estimate import time_left
 from metisfl.local.progress.words import duration, evaluators_name, goal, number, plural, shape, training_name
 from metisfl.spec import Federation
 
+_TRAINING = "training"
+_BEFORE_ROUNDS = (None, FederationState.WAITING_FOR_LEARNERS, FederationState.INITIALISING)
+
 
 class QuietDisplay:
     """Only what must not be missed."""
@@ -49,7 +52,12 @@ class PlainDisplay:
 
     def update(self, snapshot: Snapshot) -> None:
         document = snapshot.document
-        for entry in snapshot.rounds[self._rounds_shown :]:
+        fresh = snapshot.rounds[self._rounds_shown :]
+        if fresh and self._state in _BEFORE_ROUNDS:
+            # Quick rounds may all be made between two looks.
+            self._state = FederationState.TRAINING
+            _print(self._console, _TRAINING)
+        for entry in fresh:
             _print(self._console, _round_line(entry, snapshot, self._max_seconds, self._unit))
         self._rounds_shown = len(snapshot.rounds)
         if document.state is not self._state:
@@ -88,7 +96,7 @@ def _state_line(document: FederationDocument) -> str:
         case FederationState.INITIALISING:
             text = "fetching the initial model from the first learner"
         case FederationState.TRAINING:
-            text = "training"
+            text = _TRAINING
         case FederationState.EVALUATING:
             text = "evaluating the last version"
         case FederationState.DELIVERING:
