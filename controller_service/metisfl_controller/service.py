@@ -16,6 +16,7 @@ import uvicorn
 from prometheus_client import CollectorRegistry
 from starlette.types import ASGIApp
 
+from metisfl.files import replacing
 from metisfl.logs import ContextLogger
 from metisfl.spec import Federation
 from metisfl.spec.fields import quantity_bytes
@@ -217,18 +218,13 @@ def _kept_uid(state_dir: Path) -> str:
     try:
         state_dir.mkdir(parents=True, exist_ok=True)
         if not path.exists():
-            _write_whole(path, str(uuid.uuid4()))
+            with replacing(path) as file:
+                file.write(str(uuid.uuid4()).encode())
         return path.read_text().strip()
     except OSError as error:
         raise StateError(f"cannot use the state directory {state_dir}: {error}") from error
 
 
 def _write_endpoints(path: Path, grpc_address: Address, http_address: Address) -> None:
-    _write_whole(path, json.dumps({"grpc": str(grpc_address), "http": str(http_address)}))
-
-
-def _write_whole(path: Path, text: str) -> None:
-    """Never seen half-written."""
-    unfinished = path.with_name(f"{path.name}.tmp")
-    unfinished.write_text(text)
-    unfinished.replace(path)
+    with replacing(path) as file:
+        file.write(json.dumps({"grpc": str(grpc_address), "http": str(http_address)}).encode())

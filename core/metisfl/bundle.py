@@ -7,7 +7,6 @@ written for its owner's eyes only; what that key opens is the Enroll call, at mo
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -15,6 +14,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 from pydantic.alias_generators import to_camel
 
+from metisfl.files import write_private
 from metisfl.spec.documents import plain, read_documents
 from metisfl.spec.fields import Entrypoint, GroupName, ObjectName
 from metisfl.spec.problems import SpecError, problems_of
@@ -100,17 +100,9 @@ def bundle_yaml(bundle: Bundle) -> str:
     return text
 
 
-def write_private(path: Path, text: str) -> None:
-    """Make or replace a file that only its owner can read; never half-written. Raises OSError."""
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-        unfinished.replace(path)
-    except BaseException:
-        unfinished.unlink(missing_ok=True)
-        raise
+def write_bundle(path: Path, bundle: Bundle) -> None:
+    """Make or replace a file that only its owner can read: it may hold a key. Raises OSError."""
+    write_private(path, bundle_yaml(bundle).encode())
 
 
 class _Dumper(yaml.SafeDumper):

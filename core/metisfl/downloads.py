@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
+
+from metisfl.files import replacing
 
 SHA256_HEADER = "X-Metisfl-Sha256"
 
@@ -22,26 +22,11 @@ def save(chunks: Iterable[bytes], target: Path, sha256: str | None) -> int:
     be written; `target` is then as it was.
     """
     digest, size = hashlib.sha256(), 0
-    descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            for chunk in chunks:
-                file.write(chunk)
-                digest.update(chunk)
-                size += len(chunk)
-            file.flush()
-            os.fsync(file.fileno())
+    with replacing(target) as file:
+        for chunk in chunks:
+            file.write(chunk)
+            digest.update(chunk)
+            size += len(chunk)
         if sha256 is not None and digest.hexdigest() != sha256.lower():
             raise DownloadError(f"the model arrived damaged: its SHA-256 is {digest.hexdigest()}, not {sha256}")
-        Path(temporary).chmod(0o666 & ~_umask())
-        Path(temporary).replace(target)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
     return size
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

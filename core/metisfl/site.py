@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from metisfl.bundle import Bundle, write_private
+from metisfl.bundle import Bundle
+from metisfl.files import write_private
 from metisfl.tls.pem import CA_FILE, CERTIFICATE_FILE, KEY_FILE, SERVER_NAME_FILE
 
 # Of the METISFL_* variables around it, only these mean anything to a learner at a site.
@@ -88,7 +89,7 @@ def _tls(bundle: Bundle, folder: Path) -> dict[str, str]:
         SERVER_NAME_FILE: f"{tls.server_name}\n",
     }
     for name, text in files.items():
-        write_private(folder / name, text)
+        write_private(folder / name, text.encode())
     return {"METISFL_TLS_DIR": str(folder)}
 
 

@@ -7,7 +7,6 @@ lost is repeated and not begun anew.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from pathlib import Path
 import grpc
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 
+from metisfl.files import write_private
 from metisfl.proto.v1 import controller_pb2 as pb
 from metisfl.tls.authority import new_key
 from metisfl.tls.names import BootstrapIdentity, IdentityError, LearnerIdentity, server_name
@@ -170,7 +170,7 @@ class Passport:
         # Its times alone: by whom it is signed is for the controller to judge.
         if (reason := flaw(pair.certificates, pair.certificates[-1:], self._time)) is not None:
             raise FatalError(ExitCode.REFUSED, f"the certificate that Enroll was answered with is no good: {reason}")
-        self._write(_IDENTITY_FILE, pair.key + pair.certificate)
+        write_private(self._folder / _IDENTITY_FILE, pair.key + pair.certificate)
         (self._folder / _NEXT_KEY_FILE).unlink(missing_ok=True)
         self.certified = certified
 
@@ -209,20 +209,10 @@ class Passport:
             if file.exists() and isinstance(kept := read_key(file.read_bytes()), EllipticCurvePrivateKey):
                 return kept
             key = new_key()
-            self._write(_NEXT_KEY_FILE, key_pem(key))
+            write_private(file, key_pem(key))
         except (OSError, PemError) as error:
             raise FatalError(ExitCode.SETTINGS, f"METISFL_STATE_DIR: {self._folder} cannot be used: {error}") from error
         return key
-
-    def _write(self, name: str, content: bytes) -> None:
-        """For nobody else to read, and never half-written."""
-        unfinished = self._folder / f"{name}.tmp"
-        descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(descriptor)
-        unfinished.replace(self._folder / name)
 
 
 def distrust(words: str) -> str | None:

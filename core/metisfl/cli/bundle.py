@@ -44,7 +44,7 @@ def bundle(
     with reaching(kube_context, namespace) as cluster:
         from pydantic import ValidationError
 
-        from metisfl.bundle import bundle_yaml, write_private
+        from metisfl.bundle import bundle_yaml, write_bundle
         from metisfl.cluster.bundles import bundle_of
 
         try:
@@ -56,7 +56,7 @@ def bundle(
         click.echo(bundle_yaml(made), nl=False)
         return
     try:
-        write_private(output, bundle_yaml(made))
+        write_bundle(output, made)
     except OSError as error:
         raise click.ClickException(f"{output} cannot be written: {error.strerror or error}") from error
     click.echo(_told(made, output))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from metisfl.bundle import BundleSpec, BundleTls, bundle_yaml, make_bundle, write_private
+from metisfl.bundle import BundleSpec, BundleTls, make_bundle, write_bundle
 from metisfl.local.certificates import CertificateFolder
 from metisfl.local.folder import RunFolder
 from metisfl.spec import Federation
@@ -27,7 +27,7 @@ def write_bundles(federation: Federation, folder: RunFolder, uid: str, endpoint:
         )
         files[group.name] = folder.bundle(group.name)
         files[group.name].parent.mkdir(exist_ok=True)
-        write_private(files[group.name], bundle_yaml(make_bundle(spec)))
+        write_bundle(files[group.name], make_bundle(spec))
     return files
 
 

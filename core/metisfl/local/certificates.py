@@ -7,12 +7,12 @@ tls/group:<name>/  ca.crt, tls.crt, tls.key: what the group's learners enrol wit
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
+from metisfl.files import write_private
 from metisfl.tls.holdings import Complete, Holdings, Lifetimes, maintained
 from metisfl.tls.pem import (
     CA_FILE,
@@ -80,14 +80,3 @@ def _read(folder: Path, certificate: str = CERTIFICATE_FILE, key: str = KEY_FILE
         return KeyPair((folder / certificate).read_bytes(), (folder / key).read_bytes())
     except FileNotFoundError:
         return None
-
-
-def write_private(path: Path, content: bytes) -> None:
-    """For this user alone, and never half-written."""
-    if path.exists() and path.read_bytes() == content:
-        return
-    unfinished = path.with_name(f"{path.name}.tmp")
-    descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-    unfinished.replace(path)

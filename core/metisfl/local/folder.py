@@ -13,7 +13,8 @@ from uuid import uuid4
 
 import yaml
 
-from metisfl.local.certificates import CertificateFolder, write_private
+from metisfl.files import write_private
+from metisfl.local.certificates import CertificateFolder
 from metisfl.spec import Federation, SpecError, load_federation
 from metisfl.tls.pem import PemError
 

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from metisfl.bundle import BundleSpec, bundle_yaml, make_bundle, write_private
+from metisfl.bundle import BundleSpec, make_bundle, write_bundle
 from tests.integration.controller.conftest import until
 from tests.integration.controller.proxy import Proxy, proxying
 
@@ -34,7 +34,7 @@ async def joining(folder: Path, endpoint: str, ordinal: int, proxy: Proxy) -> As
         endpoint=endpoint,
         entrypoint=SITE["learner"]["entrypoint"],
     )
-    write_private(bundle, bundle_yaml(make_bundle(spec)))
+    write_bundle(bundle, make_bundle(spec))
     around = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "metisfl", "join", str(bundle), f"--ordinal={ordinal}"),

@@ -22,7 +22,7 @@ from metisfl.bundle import (
     bundle_yaml,
     make_bundle,
     read_bundle,
-    write_private,
+    write_bundle,
 )
 from metisfl.site import Site, SiteError, environment
 from metisfl_learner.settings import Settings
@@ -74,7 +74,7 @@ def test_a_bundle_survives_its_file(name: str, most: int, host: Any, port: int, 
     made = bundle(federation=name, max_learners=most, endpoint=f"{host}:{port}", tls=TLS if tls else None)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "bundle.yaml"
-        write_private(file, bundle_yaml(made))
+        write_bundle(file, made)
         assert read_bundle(file) == made
         assert file.stat().st_mode & 0o777 == 0o600
 
@@ -159,7 +159,7 @@ def test_join_becomes_the_learner(
     monkeypatch.setattr(os, "execve", lambda *arguments: called.append(arguments))
     monkeypatch.chdir(tmp_path)
     file = tmp_path / "bundle.yaml"
-    write_private(file, bundle_yaml(bundle()))
+    write_bundle(file, bundle())
     result = metisfl("join", str(file), "-p", "data=/d=1", "--state-dir", "s")
     assert result.exit_code == 0, result.output
     ((program, arguments, variables),) = called
@@ -182,7 +182,7 @@ def test_a_bundle_that_others_can_read_is_told(
 
 def test_wrong_parameters_are_told(metisfl: Callable[..., Result], tmp_path: Path) -> None:
     file = tmp_path / "bundle.yaml"
-    write_private(file, bundle_yaml(bundle()))
+    write_bundle(file, bundle())
     result = metisfl("join", str(file), "-p", "data")
     assert result.exit_code == 2
     assert "--parameters data: expected KEY=VALUE" in result.output
