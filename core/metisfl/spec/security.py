@@ -76,7 +76,8 @@ class TlsSpec(SpecModel):
     cert_manager: CertManagerSpec | None = None
     secret: SecretTlsSpec | None = None
 
-    certificate_seconds: Annotated[int, Field(ge=60, le=31_536_000)] = 604_800
+    # A kubelet may take a minute and a half to bring a renewed Secret to the controller: a third of the least is 100 s.
+    certificate_seconds: Annotated[int, Field(ge=300, le=31_536_000)] = 604_800
     """Lifetime of the controller's and the learners' certificates; each is renewed when two thirds of it are over."""
 
     bootstrap_seconds: Annotated[int, Field(ge=60, le=31_536_000)] = 2_592_000

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from datetime import datetime, timedelta
 
 from metisfl_operator.names import LABEL_COMPONENT, LEARNER
 from metisfl_operator.reconcile.reasons import CONTROLLER_EXITS, LEARNER_EXITS, Reason
@@ -24,6 +25,8 @@ _WAITING = {
 # Of a pod's events, those that explain a container which is not even created.
 _VOLUME_EVENTS = {"FailedMount", "FailedAttachVolume"}
 _REJECTION_EVENTS = {"FailedCreate"}
+_VOLUME_PATIENCE = timedelta(seconds=10)
+"""For how long a kubelet has to fail at a volume; a busy one is often late with its first attempt."""
 _MAX_WORDS = 600
 
 
@@ -65,9 +68,7 @@ def trouble_of(pod: Manifest, events: Iterable[Manifest] = ()) -> Trouble | None
         if found:
             return found
     if not any("running" in status.get("state", {}) for status in statuses):
-        for event in events:
-            if event.get("reason") in _VOLUME_EVENTS:
-                return _trouble(pod, Reason.VOLUME_UNAVAILABLE, event.get("message", ""))
+        return _of_volumes(pod, [event for event in events if event.get("reason") in _VOLUME_EVENTS])
     return None
 
 
@@ -98,6 +99,28 @@ def _of_container(pod: Manifest, status: Manifest) -> Trouble | None:
     if ended.get("reason") in ("ContainerCannotRun", "StartError"):
         return _trouble(pod, Reason.CONTAINER_CONFIG_INVALID, words)
     return _trouble(pod, _exits(pod).get(code, Reason.CRASHED), f"exit code {code}: {words or 'no last words'}")
+
+
+def _of_volumes(pod: Manifest, failures: list[Manifest]) -> Trouble | None:
+    """What failed for `_VOLUME_PATIENCE`, in the latest words. From first to last failure and not until now: after
+    the last one the image may be pulled, and that takes as long as it takes."""
+    if not failures:
+        return None
+    latest = max(failures, key=_last_seen)
+    if _last_seen(latest) - min(map(_first_seen, failures)) < _VOLUME_PATIENCE:
+        return None
+    return _trouble(pod, Reason.VOLUME_UNAVAILABLE, latest.get("message", ""))
+
+
+def _first_seen(event: Manifest) -> datetime:
+    """Events of the older API have the first of these times, those of the newer one the second."""
+    stamp = event.get("firstTimestamp") or event.get("eventTime") or event["metadata"]["creationTimestamp"]
+    return datetime.fromisoformat(stamp)
+
+
+def _last_seen(event: Manifest) -> datetime:
+    last = (event.get("series") or {}).get("lastObservedTime") or event.get("lastTimestamp")
+    return datetime.fromisoformat(last) if last else _first_seen(event)
 
 
 def _exits(pod: Manifest) -> Mapping[int, Reason]:

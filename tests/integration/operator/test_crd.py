@@ -242,7 +242,7 @@ INVALID = {
     "unknown compression": changed("spec.transport.compression.type", "Gzip"),
     "compression beyond its levels": changed("spec.transport.compression", {"type": "Zstd", "level": 20}),
     "TLS that is not built": changed("spec.security.tls.mode", "Manual"),
-    "a lifetime too short to renew in": changed("spec.security.tls.certificateSeconds", 5),
+    "a lifetime too short to renew in": changed("spec.security.tls.certificateSeconds", 299),
     "a revoked learner without an ordinal": changed("spec.security.revoked", ["a"]),
     "a learner revoked twice": changed("spec.security.revoked", ["a-0", "a-0"]),
     "a bound of nothing": changed("spec.aggregation.clipNorm", "0.00"),

@@ -90,14 +90,47 @@ def test_long_words_keep_their_end() -> None:
     assert "\n" not in found.message
 
 
+CREATING = container(state={"waiting": {"reason": "ContainerCreating"}})
+
+
+def failed_mount(first: str, last: str, message: str = 'configmap "code" not found') -> dict[str, Any]:
+    return {
+        "reason": "FailedMount",
+        "message": message,
+        "firstTimestamp": f"2024-05-01T10:{first}Z",
+        "lastTimestamp": f"2024-05-01T10:{last}Z",
+    }
+
+
 def test_a_volume_that_cannot_be_mounted() -> None:
-    waiting = pod(**container(state={"waiting": {"reason": "ContainerCreating"}}))
-    event = {"reason": "FailedMount", "message": 'configmap "code" not found'}
-    found = trouble_of(waiting, [event])
+    event = failed_mount("00:00", "00:15")
+    found = trouble_of(pod(**CREATING), [event])
     assert found is not None
     assert (found.reason, found.message) == (Reason.VOLUME_UNAVAILABLE, 'demo-a-0: configmap "code" not found')
     # An event outlives its cause by an hour; a container that runs has its volumes.
     assert trouble_of(pod(**container(state={"running": {}})), [event]) is None
+
+
+@pytest.mark.parametrize("last", ["00:00", "00:09"])
+def test_a_volume_that_is_late_is_no_trouble(last: str) -> None:
+    assert trouble_of(pod(**CREATING), [failed_mount("00:00", last)]) is None
+
+
+def test_failures_in_other_words_are_about_the_same_volume() -> None:
+    attached = {**failed_mount("00:00", "00:00", "Multi-Attach error"), "reason": "FailedAttachVolume"}
+    found = trouble_of(pod(**CREATING), [failed_mount("02:03", "02:03", "timed out"), attached])
+    assert found is not None
+    assert found.message == "demo-a-0: timed out"
+
+
+def test_times_of_a_volumes_failures_are_read_from_newer_events_too() -> None:
+    times = {
+        "eventTime": "2024-05-01T10:00:00.000001Z",
+        "series": {"count": 5, "lastObservedTime": "2024-05-01T10:00:15.5Z"},
+    }
+    once: dict[str, Any] = {"reason": "FailedMount", "message": "not found", "firstTimestamp": None}
+    assert trouble_of(pod(**CREATING), [{**once, "metadata": {"creationTimestamp": "2024-05-01T10:00:00Z"}}]) is None
+    assert trouble_of(pod(**CREATING), [{**once, "metadata": {}, **times}]) is not None
 
 
 def test_a_pod_on_its_way_out_is_in_no_trouble() -> None:
