@@ -103,7 +103,7 @@ def _memory(bench: FanInBench, directory: Path, tell: Progress) -> dict[str, Any
             "controller_rss_mb_after_round": after / 1e6,
             "bytes_per_connection_idle": (idle_memory - alone) / idle,
             "bytes_per_connection_after_round": (after - alone) / bench.learners,
-            "round_of_all_seconds": cycles(running.get("/v1/rounds"))[0],
+            "round_of_all_seconds": cycles(running.rounds())[0],
         }
 
 
@@ -118,7 +118,7 @@ def _rounds(bench: FanInBench, directory: Path, tell: Progress) -> list[float]:
             for first, count in shares(bench.participants, bench.load_processes)
         ]
         _ended(loads, bench.timeout_seconds)
-        documents = running.get("/v1/rounds")
+        documents = running.rounds()
     if len(documents) != setup.rounds:
         raise BenchError(f"{len(documents)} of {setup.rounds} rounds were committed")
     return cycles(documents)[1:]

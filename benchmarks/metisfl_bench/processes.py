@@ -147,6 +147,13 @@ class Controller:
         except httpx.HTTPError as error:
             raise BenchError(f"the controller does not answer {path}: {error}") from error
 
+    def rounds(self) -> list[dict[str, Any]]:
+        """All committed rounds, oldest first. Raises BenchError."""
+        found: list[dict[str, Any]] = []
+        while page := self.get(f"/v1/rounds?limit=1000&after={found[-1]['number'] if found else 0}"):
+            found += page
+        return found
+
     def metric(self, name: str, **labels: str) -> float:
         """A value of /metrics; 0 when it is not there yet. Raises BenchError."""
         self.process.check()

@@ -38,14 +38,13 @@ _STATES = {
 }
 
 
-def federation_document(conductor: Conductor, versions: list[StoredVersion]) -> FederationDocument:
-    """`GET /v1/federation`. `versions`: all committed ones, oldest first."""
+def federation_document(conductor: Conductor, published_version: StoredVersion | None) -> FederationDocument:
+    """`GET /v1/federation`. `published_version`: that of the outcome, once there is one."""
     machine, progress, spec = conductor.machine, conductor.progress, conductor.federation.spec
     outcome, latest = progress.outcome, progress.latest
     published = outcome.published_version if outcome else None
     committed = latest.version if latest else 0
-    if published is not None:
-        latest = next((v for v in versions if v.version == published), latest)
+    latest = published_version or latest
     state, reason, message = _standing(conductor)
     return FederationDocument(
         name=conductor.federation.metadata.name,

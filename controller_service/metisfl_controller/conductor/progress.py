@@ -89,8 +89,8 @@ class Progress:
             return None
 
         def read() -> Buffer | None:
-            stored = next((v for v in store.versions() if v.version == version and v.stored), None)
-            return None if stored is None else store.read(stored, layout, self.allocate_mapped)
+            found = store.version(version)
+            return store.read(found, layout, self.allocate_mapped) if found and found.stored else None
 
         return await self.in_store(read)
 
@@ -124,6 +124,11 @@ class Progress:
         await self.in_store(
             lambda: self.store.record_metrics(known.version, known.means, known.source, known.conclusive)
         )
+
+    async def published(self) -> StoredVersion | None:
+        """The version that the outcome names, once there is one."""
+        number = self.outcome.published_version if self.outcome else None
+        return None if number is None else await self.in_store(lambda: self.store.version(number))
 
     async def publishable(self, wanted: int | None, message: str) -> tuple[int | None, str]:
         """The version to publish: the wanted one, or the newest, and a word about it, when its file is kept no more."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from metisfl.api import OutputDocument
@@ -180,7 +180,7 @@ class Delivery:
             return _Target(output, destination, delivered_by(await destination.read(LINEAGE_FILE), self._uid))
 
     async def _next(self, target: _Target) -> StoredVersion | None:
-        versions = await self._progress.in_store(self._progress.store.versions)
+        versions = await self._progress.in_store(self._progress.store.stored)
         missing = [
             version
             for version in wanted(versions, self._progress.outcome, target.output.versions)
@@ -208,9 +208,8 @@ class Delivery:
         target.described, target.end_described = True, outcome is not None
 
 
-def wanted(versions: Iterable[StoredVersion], outcome: Outcome | None, which: OutputVersions) -> list[StoredVersion]:
-    """Versions with a file that belong over there, oldest first; a published one before all others."""
-    stored = [version for version in versions if version.stored]
+def wanted(stored: Sequence[StoredVersion], outcome: Outcome | None, which: OutputVersions) -> list[StoredVersion]:
+    """Which of the versions with a file belong over there, oldest first; a published one before all others."""
     published = [v for v in stored if outcome is not None and v.version == outcome.published_version]
     others = [v for v in stored if which is OutputVersions.ALL and v not in published]
     return published + others

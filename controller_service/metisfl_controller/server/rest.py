@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import FastAPI, HTTPException, Path, Response
+from fastapi import FastAPI, HTTPException, Path, Query, Response
 from fastapi.responses import FileResponse, PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
@@ -14,6 +14,9 @@ from metisfl_controller.state.records import Outcome, StoredVersion
 from metisfl_controller.status import federation_document, model_document, round_document, update_document
 
 _VERSION = Path(description="A version number, or `latest`: the published version once there is one", max_length=20)
+
+_After = Annotated[int, Query(ge=0, description="Only rounds with higher numbers: that of the last round of a page")]
+_Limit = Annotated[int, Query(ge=1, le=1000, description="At most so many")]
 
 
 def build_app(conductor: Conductor) -> FastAPI:
@@ -35,17 +38,16 @@ def build_app(conductor: Conductor) -> FastAPI:
 
     @app.get("/v1/federation", summary="Where the federation stands")
     async def federation() -> FederationDocument:
-        return federation_document(conductor, await progress.in_store(store.versions))
+        return federation_document(conductor, await progress.published())
 
     @app.get("/v1/rounds", summary="Committed rounds, oldest first")
-    async def rounds() -> list[RoundDocument]:
-        records = await progress.in_store(store.rounds)
+    async def rounds(after: _After = 0, limit: _Limit = 100) -> list[RoundDocument]:
+        records = await progress.in_store(lambda: store.rounds(after, limit))
         return [round_document(record, progress) for record in records]
 
     @app.get("/v1/models", summary="Stored model versions, oldest first")
     async def models() -> list[ModelDocument]:
-        versions = await progress.in_store(store.versions)
-        return [model_document(v, progress) for v in versions if v.stored]
+        return [model_document(version, progress) for version in await progress.in_store(store.stored)]
 
     @app.get("/v1/updates", summary="Learners' last updates that are kept, where spec.aggregation.keepUpdates asks so")
     async def updates() -> list[UpdateDocument]:
@@ -54,7 +56,7 @@ def build_app(conductor: Conductor) -> FastAPI:
 
     @app.get("/v1/models/{version}", summary="One model version as a safetensors file")
     async def model(version: Annotated[str, _VERSION]) -> FileResponse:
-        stored = _find(await progress.in_store(store.versions), version, progress.outcome)
+        stored = _find(await progress.in_store(store.stored), version, progress.outcome)
         return FileResponse(
             store.path(stored),
             media_type="application/octet-stream",
@@ -66,7 +68,7 @@ def build_app(conductor: Conductor) -> FastAPI:
 
 
 def _find(versions: list[StoredVersion], wanted: str, outcome: Outcome | None) -> StoredVersion:
-    kept = {version.version: version for version in versions if version.stored}
+    kept = {version.version: version for version in versions}
     if not kept:
         raise HTTPException(404, "no model version has been committed yet")
     if wanted == "latest":

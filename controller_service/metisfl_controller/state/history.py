@@ -37,12 +37,21 @@ class RoundHistory:
             found.setdefault((version, MetricSource(source)), {})[name] = value
         return [Observed(source, version, values) for (version, source), values in found.items()]
 
-    def rounds(self) -> list[RoundRecord]:
-        """All committed rounds, oldest first."""
+    def rounds(self, after: int = 0, limit: int | None = None) -> list[RoundRecord]:
+        """Committed rounds with higher numbers than `after`, oldest first; all of them, or at most `limit`."""
+        rows = self._database.execute(
+            "SELECT number, version, started_at, ended_at, attempts, train_seconds, aggregate_seconds, commit_seconds, "
+            "bytes_received, bytes_sent FROM rounds WHERE number > ? ORDER BY number LIMIT ?",
+            (after, -1 if limit is None else limit),
+        ).fetchall()
+        if not rows:
+            return []
         contributed: dict[int, dict[str, Contribution]] = {}
         lost: dict[int, list[str]] = {}
         for number, learner, standing, examples, batches, seconds, metrics in self._database.execute(
-            "SELECT round, learner, standing, examples, batches, seconds, metrics FROM participants ORDER BY learner"
+            "SELECT round, learner, standing, examples, batches, seconds, metrics FROM participants "
+            "WHERE round BETWEEN ? AND ? ORDER BY learner",
+            (rows[0]["number"], rows[-1]["number"]),
         ):
             if standing == "contributed":
                 contribution = Contribution(examples, batches, seconds, json.loads(metrics))
@@ -50,12 +59,11 @@ class RoundHistory:
             else:
                 lost.setdefault(number, []).append(learner)
         tasks: dict[int, list[str]] = {}
-        for task, version in self._database.execute("SELECT id, version FROM tasks ORDER BY version, id"):
+        for task, version in self._database.execute(
+            "SELECT id, version FROM tasks WHERE version BETWEEN ? AND ? ORDER BY version, id",
+            (rows[0]["version"], rows[-1]["version"]),
+        ):
             tasks.setdefault(version, []).append(task)
-        rows = self._database.execute(
-            "SELECT number, version, started_at, ended_at, attempts, train_seconds, aggregate_seconds, commit_seconds, "
-            "bytes_received, bytes_sent FROM rounds ORDER BY number"
-        )
         return [
             RoundRecord(
                 **dict(row),

@@ -60,6 +60,8 @@ CREATE TABLE IF NOT EXISTS tasks (
   version INTEGER NOT NULL REFERENCES versions (version)
 );
 
+CREATE INDEX IF NOT EXISTS tasks_by_version ON tasks (version);
+
 -- Metrics of versions. Only conclusive ones count for the end of the federation.
 CREATE TABLE IF NOT EXISTS evaluations (
   version    INTEGER NOT NULL REFERENCES versions (version),

@@ -123,21 +123,25 @@ class Store:
         )
         assert row is not None
         incarnation, layout, started_at, state, reason, message, completed_at, published = row
-        versions = self.versions()
+        latest = self._one("SELECT max(version) FROM versions")
         return Snapshot(
             incarnation=incarnation,
             layout=Layout.from_proto(model_pb2.Layout.FromString(layout)) if layout else None,
-            latest=versions[-1] if versions else None,
+            latest=self.version(latest[0]) if latest and latest[0] is not None else None,
             started_at=started_at,
             outcome=Outcome(state, reason, message, completed_at, published) if state else None,
         )
 
     def versions(self) -> list[StoredVersion]:
         """All committed versions, oldest first; `stored` says whether the file is still kept."""
-        rows = self._database.execute(
-            "SELECT version, file, sha256, bytes, created_at, stored FROM versions ORDER BY version"
-        )
-        return [StoredVersion(**{**dict(row), "stored": bool(row["stored"])}) for row in rows]
+        return self._versions("ORDER BY version")
+
+    def stored(self) -> list[StoredVersion]:
+        """Those whose file is kept, oldest first."""
+        return self._versions("WHERE stored ORDER BY version")
+
+    def version(self, number: int) -> StoredVersion | None:
+        return next(iter(self._versions("WHERE version = ?", number)), None)
 
     def metrics(self, source: MetricSource = MetricSource.LEARNERS) -> dict[int, dict[str, Mean]]:
         """Metrics of every evaluated version, of learners or of evaluators."""
@@ -147,9 +151,9 @@ class Store:
         """Conclusive metrics of the versions before this one, oldest first."""
         return self._history.observed(before)
 
-    def rounds(self) -> list[RoundRecord]:
-        """All committed rounds, oldest first."""
-        return self._history.rounds()
+    def rounds(self, after: int = 0, limit: int | None = None) -> list[RoundRecord]:
+        """Committed rounds with higher numbers than `after`, oldest first; all of them, or at most `limit`."""
+        return self._history.rounds(after, limit)
 
     def tasks_after(self, version: int) -> list[str]:
         """Ids of the tasks whose results are in later versions than this."""
@@ -242,6 +246,12 @@ class Store:
         metadata = {"metisfl.version": str(version), "metisfl.layout": layout.digest}
         sha256, size = write_model(self.directory / "models" / name, layout, model, metadata)
         return StoredVersion(version, name, sha256, size, time.time(), True)
+
+    def _versions(self, which: str, *values: object) -> list[StoredVersion]:
+        rows = self._database.execute(
+            f"SELECT version, file, sha256, bytes, created_at, stored FROM versions {which}", values
+        )
+        return [StoredVersion(**{**dict(row), "stored": bool(row["stored"])}) for row in rows]
 
     def _insert_version(self, stored: StoredVersion) -> None:
         self._database.execute(

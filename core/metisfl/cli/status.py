@@ -88,11 +88,13 @@ def _findings(cluster: Cluster, name: str) -> Findings:
 
     found = federation(cluster, name)
     nothing: list[dict[str, Any]] = []
-    told = tried("controller", lambda: progress(cluster, name), None) if holds(found, "ControllerAvailable") else None
+    document = (
+        tried("controller", lambda: progress(cluster, name), None) if holds(found, "ControllerAvailable") else None
+    )
     return Findings(
         federation=found,
         pods=tried("pods", lambda: pods(cluster, name), nothing),
         events=tried("events", lambda: events(cluster, name), nothing),
-        document=told[0] if told else None,
+        document=document,
         unread=unread,
     )

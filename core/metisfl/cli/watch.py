@@ -64,7 +64,12 @@ class _Source:
 
         return federation(self.cluster, self.name)
 
-    def progress(self) -> tuple[FederationDocument, list[RoundDocument]]:
+    def progress(self) -> FederationDocument:
         from metisfl.cluster.controller import progress
 
         return progress(self.cluster, self.name)
+
+    def rounds(self, after: int, limit: int) -> list[RoundDocument]:
+        from metisfl.cluster.controller import rounds
+
+        return rounds(self.cluster, self.name, after, limit)

@@ -6,9 +6,9 @@ import base64
 import binascii
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from metisfl.api import FederationDocument, RoundDocument
 from metisfl.api.access import TOKEN_FILE, token_headers
@@ -17,6 +17,8 @@ from metisfl.cluster.federations import federation
 from metisfl.cluster.names import controller_name, token_secret
 from metisfl.cluster.words import telling
 from metisfl.downloads import SHA256_HEADER, save
+
+T = TypeVar("T")
 
 
 def fetch_model(cluster: Cluster, name: str, version: int | None, target: Path) -> int:
@@ -35,15 +37,20 @@ def fetch_model(cluster: Cluster, name: str, version: int | None, target: Path) 
         return save(stream.chunks(), target, stream.headers.get(SHA256_HEADER))
 
 
-def progress(cluster: Cluster, name: str) -> tuple[FederationDocument, list[RoundDocument]]:
-    """What the controller says, and its committed rounds. Raises ClusterError when it does not answer."""
-    headers = _headers(cluster, name)
+def progress(cluster: Cluster, name: str) -> FederationDocument:
+    """What the controller says. Raises ClusterError when it does not answer."""
+    return _read(cluster, name, "v1/federation", TypeAdapter(FederationDocument))
+
+
+def rounds(cluster: Cluster, name: str, after: int, limit: int) -> list[RoundDocument]:
+    """Committed rounds with higher numbers than `after`, oldest first, at most `limit`. Raises as `progress`."""
+    query = {"after": str(after), "limit": str(limit)}
+    return _read(cluster, name, "v1/rounds", TypeAdapter(list[RoundDocument]), query)
+
+
+def _read(cluster: Cluster, name: str, path: str, adapter: TypeAdapter[T], query: Mapping[str, str] | None = None) -> T:
     try:
-        document = FederationDocument.model_validate(
-            cluster.get(_path(cluster, name, "v1/federation"), headers=headers)
-        )
-        rounds = cluster.get(_path(cluster, name, "v1/rounds"), headers=headers)
-        return document, [RoundDocument.model_validate(entry) for entry in rounds]
+        return adapter.validate_python(cluster.get(_path(cluster, name, path), query, _headers(cluster, name)))
     except RefusedError as error:
         raise ClusterError(_why_no_answer(error, name)) from error
     except ValidationError as error:

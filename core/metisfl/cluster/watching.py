@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Protocol
 
 from metisfl.api import FederationDocument, RoundDocument
+from metisfl.api.rounds import RoundLog
 from metisfl.cluster.access import ClusterError, Json
 from metisfl.cluster.words import holds, telling
 from metisfl.local.progress.display import Display, Snapshot
@@ -20,11 +21,13 @@ PATIENCE_SECONDS = 60.0
 
 
 class Source(Protocol):
-    """Where a federation is looked at. Both raise ClusterError."""
+    """Where a federation is looked at. All raise ClusterError."""
 
     def federation(self) -> Json: ...
 
-    def progress(self) -> tuple[FederationDocument, list[RoundDocument]]: ...
+    def progress(self) -> FederationDocument: ...
+
+    def rounds(self, after: int, limit: int) -> Sequence[RoundDocument]: ...
 
 
 @dataclass
@@ -36,6 +39,7 @@ class Watch:
     sleep: Callable[[float], None] = time.sleep
     monotonic: Callable[[], float] = time.monotonic
     _told: str = ""
+    _log: RoundLog = field(default_factory=RoundLog)
 
     def run(self) -> Json:
         """Returns the Federation object once it is Complete or Failed. Raises ClusterError, SpecError."""
@@ -57,7 +61,8 @@ class Watch:
     def _show(self, found: Json) -> None:
         if holds(found, "ControllerAvailable"):
             try:
-                document, rounds = self.source.progress()
+                document = self.source.progress()
+                rounds = self._log.follow(document, self.source.rounds)
             except ClusterError as error:
                 self._note(str(error))
                 return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
@@ -47,8 +48,9 @@ class ControllerClient:
         """Raises UnreachableError, as every method here."""
         return self._read("/v1/federation", TypeAdapter(FederationDocument))
 
-    def rounds(self) -> list[RoundDocument]:
-        return self._read("/v1/rounds", TypeAdapter(list[RoundDocument]))
+    def rounds(self, after: int, limit: int) -> list[RoundDocument]:
+        """Those with higher numbers than `after`, oldest first, at most `limit`."""
+        return self._read("/v1/rounds", TypeAdapter(list[RoundDocument]), {"after": after, "limit": limit})
 
     def models(self) -> list[ModelDocument]:
         return self._read("/v1/models", TypeAdapter(list[ModelDocument]))
@@ -62,9 +64,9 @@ class ControllerClient:
         except httpx.HTTPError as error:
             raise UnreachableError(f"the model could not be fetched: {error}") from error
 
-    def _read(self, path: str, adapter: TypeAdapter[T]) -> T:
+    def _read(self, path: str, adapter: TypeAdapter[T], query: Mapping[str, int] | None = None) -> T:
         try:
-            response = self._http.get(path)
+            response = self._http.get(path, params=query)
             response.raise_for_status()
             return adapter.validate_json(response.content)
         except (httpx.HTTPError, ValueError) as error:

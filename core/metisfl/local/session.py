@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from metisfl.api import FederationDocument, FederationState, ModelDocument, RoundDocument
+from metisfl.api.rounds import RoundLog, read_rounds
 from metisfl.downloads import DownloadError
 from metisfl.local.bundles import write_bundles
 from metisfl.local.client import ControllerClient, UnreachableError
@@ -110,14 +111,14 @@ class Session:
         """
         waiting_since: float | None = time.monotonic()
         heard = time.monotonic()
-        rounds: list[RoundDocument] = []
+        log = RoundLog()
         while True:
             # Seen before the document is read: a learner that ended because the federation did is then never judged.
             ended = self._supervisor.ended()
             document = self._document()
             if document is not None:
                 heard = time.monotonic()
-                rounds = self._rounds(document, rounds)
+                rounds = self._rounds(document, log)
                 self._display.update(Snapshot(document, rounds, self._supervisor.restarts(), datetime.now(UTC)))
                 self._tell_deliveries(document)
                 if document.state.final:
@@ -158,7 +159,8 @@ class Session:
         if self._client is None:
             return None
         try:
-            document, rounds, models = self._client.federation(), self._client.rounds(), self._client.models()
+            document, models = self._client.federation(), self._client.models()
+            rounds = read_rounds(self._client.rounds)
         except UnreachableError:
             return None
         return Findings(document, rounds, models, self._save_model() if document.global_model else None)
@@ -211,14 +213,12 @@ class Session:
         """Whether this learner is of a group that evaluates only."""
         return learner.rpartition("-")[0] in {group.name for group in self._federation.spec.evaluator_groups}
 
-    def _rounds(self, document: FederationDocument, known: list[RoundDocument]) -> list[RoundDocument]:
+    def _rounds(self, document: FederationDocument, log: RoundLog) -> Sequence[RoundDocument]:
         assert self._client is not None
-        if document.committed_rounds == len(known):
-            return known
         try:
-            return self._client.rounds()
+            return log.follow(document, self._client.rounds)
         except UnreachableError:
-            return known
+            return log.known
 
     def _judge_waiting(self, document: FederationDocument, since: float | None) -> None:
         if since is None or time.monotonic() - since <= self._limits.startup:

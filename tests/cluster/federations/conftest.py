@@ -58,7 +58,7 @@ class Lab:
         return FederationDocument.model_validate_json(self._ask(name, "v1/federation"))
 
     def rounds(self, name: str) -> list[RoundDocument]:
-        return [RoundDocument.model_validate(entry) for entry in json.loads(self._ask(name, "v1/rounds"))]
+        return [RoundDocument.model_validate(entry) for entry in json.loads(self._ask(name, "v1/rounds?limit=1000"))]
 
     def audit(self, name: str) -> list[dict[str, Any]]:
         entries: list[dict[str, Any]] = json.loads(self._ask(name, "v1/audit?limit=1000"))

@@ -109,6 +109,9 @@ async def test_a_federation_is_fed_avg_to_the_bit(controller: Callable[..., Any]
 
     rounds = (await table.get("/v1/rounds")).json()
     assert [r["number"] for r in rounds] == [1, 2, 3]
+    assert (await table.get("/v1/rounds?limit=2")).json() == rounds[:2]
+    assert (await table.get("/v1/rounds?after=2&limit=2")).json() == rounds[2:]
+    assert (await table.get("/v1/rounds?limit=0")).status_code == 422
     nbytes = players[0].layout.nbytes
     for record in rounds:
         assert record["contributors"] == record["participants"] == sorted(EXAMPLES)

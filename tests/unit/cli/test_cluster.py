@@ -15,6 +15,7 @@ import yaml
 from click.testing import Result
 
 from metisfl.api import FederationDocument, FederationState, LearnerDocument
+from metisfl.api.rounds import PAGE
 from metisfl.bundle import read_bundle
 from metisfl.cluster import names
 from metisfl.cluster.access import ClusterError, connect
@@ -146,7 +147,6 @@ def test_describe_says_what_is_wrong_and_what_to_do(server: ApiServer, metisfl: 
                 ]
             ).model_dump(mode="json", by_alias=True)
         ),
-        f"{PROXY}/rounds": answer([]),
     }
     output = metisfl("describe", "digits").output
     assert f"What is wrong:\n  ImagePullFailed: {words}\n" in output
@@ -307,7 +307,10 @@ class Story:
         return step
 
     def progress(self) -> Any:
-        return document(current_round=3), []
+        return document(current_round=3)
+
+    def rounds(self, after: int, limit: int) -> list[Any]:
+        return []
 
 
 def test_watch_ends_with_the_federation() -> None:
@@ -342,7 +345,7 @@ def test_watch_prints_lines_where_there_is_no_terminal(server: ApiServer, metisf
     server.answers = {
         OBJECT: answer(federation(SERVING, ("Failed", "True", "QuorumNotReached", "b-0 was missing"))),
         f"{PROXY}/federation": answer(document(current_round=3).model_dump(mode="json", by_alias=True)),
-        f"{PROXY}/rounds": answer([]),
+        f"{PROXY}/rounds?after=0&limit={PAGE}": answer([]),
     }
     result = metisfl("watch", "digits")
     assert result.exit_code == 1

@@ -59,6 +59,9 @@ class Progress:
     def versions(self) -> list[StoredVersion]:
         return list(self._versions)
 
+    def stored(self) -> list[StoredVersion]:
+        return [version for version in self._versions if version.stored]
+
     def rounds(self) -> list[Any]:
         return []
 
@@ -208,7 +211,7 @@ async def test_without_an_output_nothing_is_waited_for(progress: Progress, log: 
 
 
 def test_the_published_version_goes_first_and_alone_where_only_it_is_wanted() -> None:
-    versions = [version(0, stored=False), version(1), version(2), version(3)]
+    versions = [version(1), version(2), version(3)]
     assert wanted(versions, None, OutputVersions.FINAL) == []
     assert wanted(versions, ENDED, OutputVersions.FINAL) == [version(2)]
     assert wanted(versions, None, OutputVersions.ALL) == [version(1), version(2), version(3)]

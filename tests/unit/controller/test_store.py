@@ -113,6 +113,28 @@ def test_everything_comes_back_after_a_restart(tmp_path: Path) -> None:
             np.testing.assert_array_equal(weights, ARRAYS["w"] + np.float32(version.version))
 
 
+@pytest.mark.parametrize(
+    ("after", "limit", "expected"),
+    [(0, None, [1, 2, 3, 4]), (0, 3, [1, 2, 3]), (3, 3, [4]), (4, 3, []), (9, None, []), (1, 2, [2, 3])],
+)
+def test_rounds_are_read_in_pages(store: Store, after: int, limit: int | None, expected: list[int]) -> None:
+    store.commit_initial(LAYOUT, model())
+    made = [record(number, tasks=(f"a-0:1:{number - 1}:1", f"a-1:1:{number - 1}:1")) for number in range(1, 5)]
+    for entry in made:
+        store.commit_round(store.write_model(entry.number, LAYOUT, model(entry.number)), entry)
+    assert store.rounds(after, limit) == [made[number - 1] for number in expected]
+
+
+def test_a_version_is_found_by_its_number(store: Store) -> None:
+    store.commit_initial(LAYOUT, model())
+    for number in range(1, 5):
+        commit(store, number)
+    assert store.version(7) is None
+    assert [store.version(number) for number in range(5)] == store.versions()
+    assert store.stored() == [version for version in store.versions() if version.stored] != []
+    assert store.snapshot().latest == store.version(4)
+
+
 def test_without_checkpoints_a_restart_begins_anew(tmp_path: Path) -> None:
     with closing(Store(tmp_path, "uid-1", "digits", checkpoints=False)) as store:
         store.commit_initial(LAYOUT, model())

@@ -19,6 +19,7 @@ from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs
 
 import yaml
 
@@ -102,7 +103,13 @@ class Federation:
         if path.startswith("/join/"):
             self.seen[path.removeprefix("/join/")] = time.monotonic()
             return {"rounds": len(self.rounds), "over": self.state() in ("Complete", "Failed")}
-        return {"/v1/federation": self.document, "/v1/rounds": lambda: self.rounds, "/v1/models": list}[path]()
+        path, _, query = path.partition("?")
+        asked = {name: int(values[0]) for name, values in parse_qs(query).items()}
+
+        def rounds() -> Any:
+            return [entry for entry in self.rounds if entry["number"] > asked["after"]][: asked["limit"]]
+
+        return {"/v1/federation": self.document, "/v1/rounds": rounds, "/v1/models": list}[path]()
 
 
 def serve(federation: Federation) -> None:
