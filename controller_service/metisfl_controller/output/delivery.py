@@ -1,7 +1,8 @@
 """Carries committed versions to the destination: behind the rounds, again and again until it works, never in their way.
 
-What has arrived is read from the lineage file over there, which is written last; nothing is remembered here, so a
-controller that starts again goes on where the last one stopped.
+What has arrived is read from the lineage file over there, which is written after it; nothing is remembered here, so a
+controller that starts again goes on where the last one stopped. The file tells of the whole run: written anew for each
+version, it would cost more and more, so quick versions share one.
 """
 
 from __future__ import annotations
@@ -24,6 +25,11 @@ from metisfl_controller.state.records import Outcome, StoredVersion
 FINAL_SECONDS = 600.0
 """How long the end of a run waits for its model to arrive; after that it is tried while the controller lives."""
 
+LINEAGE_SECONDS = 60.0
+"""How long the lineage file may lack what has arrived."""
+
+_CLOSE_SECONDS = 5.0
+
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 1.0, 60.0
 _SECONDS, _BYTES_PER_SECOND = 120.0, 256 << 10
 """What one upload may take: so many seconds, and the time that its bytes take at a slow pace."""
@@ -39,9 +45,18 @@ class _Target:
     output: OutputSpec
     destination: Destination
     delivered: set[int]
-    described: bool = False
-    """Whether a lineage file of this process is there, so that the destination is known to take something."""
+    described_at: float | None = None
+    """When this process last wrote the lineage file, in the event loop's time; the first one shows that the destination
+    takes something."""
     end_described: bool = False
+    untold: bool = False
+    """Whether something has arrived that the lineage file does not tell of."""
+
+    def seconds_to_tell(self, now: float) -> float | None:
+        """How long the lineage file may wait; None: it lacks nothing."""
+        if self.described_at is None:
+            return 0.0
+        return max(0.0, self.described_at + LINEAGE_SECONDS - now) if self.untold else None
 
 
 class Delivery:
@@ -96,6 +111,10 @@ class Delivery:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
         self._settled.set()
+        if self._target is not None and self._target.untold:
+            with contextlib.suppress(DestinationError, TimeoutError):
+                async with asyncio.timeout(_CLOSE_SECONDS):
+                    await self._describe(self._target)
 
     @property
     def document(self) -> OutputDocument | None:
@@ -137,7 +156,9 @@ class Delivery:
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
                 continue
-            await self._more.wait()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._target.seconds_to_tell(_now()) if self._target else None):
+                    await self._more.wait()
 
     async def _succeeds(self, output: OutputSpec) -> bool:
         try:
@@ -159,20 +180,24 @@ class Delivery:
         self._metrics.upload_to_output("failed")
 
     async def _deliver(self, output: OutputSpec) -> None:
-        """Carry over what is wanted and not there yet; the lineage file tells of each once it has arrived."""
+        """Carry over what is wanted and not there yet, and tell of it in the lineage file."""
         target = self._target
         if target is None or target.output != output:
             target = self._target = await self._reach(output)
-        if not target.described or (self._progress.outcome is not None and not target.end_described):
+        if self._progress.outcome is not None and not target.end_described:
             await self._describe(target)
+        await self._tell(target)
         while version := await self._next(target):
             path = self._progress.store.path(version)
             async with asyncio.timeout(_SECONDS + version.bytes / _BYTES_PER_SECOND):
                 await target.destination.write(version.file, path)
             target.delivered.add(version.version)
             self._metrics.upload_to_output("delivered")
-            await self._describe(target)
+            target.untold = True
             self._log.info("model delivered", extra={"version": version.version, "url": output.url})
+            await self._tell(target)
+        if self._progress.outcome is not None and target.untold:
+            await self._describe(target)
 
     async def _reach(self, output: OutputSpec) -> _Target:
         destination = self._open(output.url, self._folder)
@@ -190,22 +215,32 @@ class Delivery:
         self._metrics.output_pending.set(self._pending)
         return missing[0] if missing else None
 
+    async def _tell(self, target: _Target) -> None:
+        if target.seconds_to_tell(_now()) == 0:
+            await self._describe(target)
+
     async def _describe(self, target: _Target) -> None:
         progress, federation = self._progress, self._federation()
         outcome = progress.outcome
-        text = lineage(
+        # In a thread: of a long run it is large.
+        text = await asyncio.to_thread(
+            lineage,
             federation.metadata.name,
             self._uid,
             federation.spec,
             await progress.in_store(progress.store.versions),
             await progress.in_store(progress.store.rounds),
-            progress.version_metrics,
+            dict(progress.version_metrics),
             outcome,
-            target.delivered,
+            frozenset(target.delivered),
         )
         async with asyncio.timeout(_SECONDS):
             await target.destination.write(LINEAGE_FILE, text)
-        target.described, target.end_described = True, outcome is not None
+        target.described_at, target.end_described, target.untold = _now(), outcome is not None, False
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
 
 
 def wanted(stored: Sequence[StoredVersion], outcome: Outcome | None, which: OutputVersions) -> list[StoredVersion]:

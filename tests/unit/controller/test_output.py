@@ -116,8 +116,9 @@ def deliver(progress: Progress, log: ContextLogger, monkeypatch: pytest.MonkeyPa
 
 
 async def test_versions_arrive_in_order_each_before_the_file_that_tells_of_it(
-    progress: Progress, deliver: Callable[..., Delivery]
+    progress: Progress, deliver: Callable[..., Delivery], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(module, "LINEAGE_SECONDS", 0.0)
     delivery = deliver(shelf := Shelf())
     progress.commit(0)
     progress.commit(1)
@@ -133,6 +134,49 @@ async def test_versions_arrive_in_order_each_before_the_file_that_tells_of_it(
     ]
     assert delivered_by(shelf.objects["lineage.json"], UID) == {0, 1}
     assert shelf.objects["v000001.safetensors"] == b"v1"
+
+
+async def test_quick_versions_share_a_lineage_file(progress: Progress, deliver: Callable[..., Delivery]) -> None:
+    delivery = deliver(shelf := Shelf())
+    delivery.start()
+    for number in range(5):
+        progress.commit(number)
+        await delivery.finish(5)
+    assert [name for name in shelf.order if name == "lineage.json"] == ["lineage.json"]
+    assert len(shelf.order) == 6
+    progress.outcome = ENDED
+    await delivery.finish(5)
+    assert delivered_by(shelf.objects["lineage.json"], UID) == {0, 1, 2, 3, 4}
+    await delivery.close()
+
+
+async def test_what_has_arrived_is_told_in_time_though_nothing_follows(
+    progress: Progress, deliver: Callable[..., Delivery], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LINEAGE_SECONDS", 0.05)
+    delivery = deliver(shelf := Shelf())
+    progress.commit(0)
+    delivery.start()
+    async with asyncio.timeout(5):
+        while delivered_by(shelf.objects.get("lineage.json"), UID) != {0}:  # noqa: ASYNC110 - there is no event for it
+            await asyncio.sleep(0.01)
+    written = len(shelf.order)
+    assert written <= 3
+    await asyncio.sleep(0.2)
+    assert len(shelf.order) == written, "nothing new, nothing written"
+    await delivery.close()
+
+
+async def test_the_end_of_the_controller_tells_of_what_has_arrived(
+    progress: Progress, deliver: Callable[..., Delivery]
+) -> None:
+    delivery = deliver(shelf := Shelf())
+    progress.commit(0)
+    delivery.start()
+    await delivery.finish(5)
+    assert delivered_by(shelf.objects["lineage.json"], UID) == set()
+    await delivery.close()
+    assert delivered_by(shelf.objects["lineage.json"], UID) == {0}
 
 
 async def test_rounds_that_deliver_nothing_write_nothing(progress: Progress, deliver: Callable[..., Delivery]) -> None:
