@@ -27,7 +27,7 @@ from metisfl_learner.learner import Progress, TaskCancelled
 from metisfl_learner.lease import Lease
 from metisfl_learner.outbox import Outbox
 from metisfl_learner.retry import REFUSALS, Backoff
-from metisfl_learner.task_loop import Action, Answer, Cancel, Forget, Note, Send, Start, Stop, TaskLoop
+from metisfl_learner.task_loop import Accepted, Action, Answer, Cancel, Forget, Note, Send, Start, Stop, TaskLoop
 from metisfl_learner.transfers import Download, TransferError
 from metisfl_learner.work import Received, Result, Trainee
 from metisfl_learner.worker import Worker
@@ -131,9 +131,11 @@ class Jobs:
                     self._cancel_job()
                 case Send(result):
                     self._send(result)
+                case Accepted(task_id):
+                    self._remember(task_id, self._trainee.encoder.accepted)
                 case Forget(task_id, reason):
                     self._log.debug("result of task %s is let go: %s", task_id, reason)
-                    self._trainee.encoder.forget(task_id)
+                    self._remember(task_id, self._trainee.encoder.forget)
                     if task_id in self._uploads:
                         self._uploads.pop(task_id).cancel()
                 case Answer(message):
@@ -144,6 +146,11 @@ class Jobs:
                     pass
                 case _:
                     assert_never(action)
+
+    def _remember(self, task_id: str, fate: Callable[[str], None]) -> None:
+        """Tell what remembers uploads. In the worker, and so in order, and before a task that is started after it."""
+        if self._trainee.encoder.remembers:
+            self._group.create_task(self._worker.run(lambda: fate(task_id)))
 
     def cancel_all(self) -> None:
         """Abandon the running task and all uploads."""

@@ -38,6 +38,13 @@ class Send:
 
 
 @dataclass(frozen=True)
+class Accepted:
+    """The controller has accepted this held result, whether or not the receipt of its upload has come."""
+
+    task_id: str
+
+
+@dataclass(frozen=True)
 class Forget:
     """A held result is not needed any more; end its upload."""
 
@@ -67,7 +74,7 @@ class Stop:
     reason: str
 
 
-Action = Start | Cancel | Send | Forget | Answer | Note | Stop
+Action = Start | Cancel | Send | Accepted | Forget | Answer | Note | Stop
 
 
 @dataclass
@@ -82,13 +89,14 @@ class TaskLoop:
     def receive(self, task: pb.Task) -> list[Action]:
         """What to do about a task, in this order."""
         if task.kind in _WORK:
-            return [*self._forget_committed(task), *self._order(task)]
+            return [*self._accepted(task), *self._forget_committed(task), *self._order(task)]
         if task.kind == pb.TASK_KIND_WAIT:
             return [Note(task.reason or "nothing to do yet")]
         if task.kind == pb.TASK_KIND_RESEND:
             return self._resend(task.task_id)
         if task.kind == pb.TASK_KIND_DISCARD:
-            return self._discard(task.task_id, task.reason or "the controller does not want it any more")
+            reason = task.reason or "the controller does not want it any more"
+            return [*self._accepted(task), *self._discard(task.task_id, reason)]
         if task.kind == pb.TASK_KIND_STOP:
             return [Stop(task.reason or "the federation has ended")]
         return [Note(f"a task of unknown kind {task.kind} was left alone; this learner may be too old", warning=True)]
@@ -139,6 +147,10 @@ class TaskLoop:
         actions = self._cancel("another task replaces it")
         self.running = task
         return [*actions, Start(task)]
+
+    def _accepted(self, task: pb.Task) -> list[Action]:
+        """What the controller says about results whose receipts may still be on their way, or never come."""
+        return [Accepted(task_id) for task_id in self.held if task_id in (task.counted, *task.uncommitted)]
 
     def _forget_committed(self, task: pb.Task) -> list[Action]:
         """A version that a result goes into exists: the result is in it, or came too late for it; unless the controller

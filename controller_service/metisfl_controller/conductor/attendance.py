@@ -103,6 +103,7 @@ class Attendance:
         """To a learner without a stream, nothing is sent: it hears what is to do when it opens one."""
         stream = self._streams.get(learner)
         if stream is not None:
+            task.counted = self.progress.counted.get(learner, "")
             stream.outbox.put_nowait(task)
 
     def send_all(self, task: pb.Task) -> None:

@@ -16,6 +16,7 @@ from metisfl_controller.aggregation.memory import ModelMemory
 from metisfl_controller.rounds.evaluation import Mean
 from metisfl_controller.rounds.messages import RecordMetrics
 from metisfl_controller.rounds.selection.selector import History
+from metisfl_controller.rounds.tasks import TaskId
 from metisfl_controller.rounds.termination.termination import Observed
 from metisfl_controller.state.records import Outcome, RoundRecord, Snapshot, StoredVersion
 from metisfl_controller.state.rule_states import StoredState
@@ -47,6 +48,8 @@ class Progress:
         self.contributions: dict[str, int] = {}
         self.learners: dict[str, History] = {}
         """What each did in committed rounds."""
+        self.counted: dict[str, str] = {}
+        """The latest task of each learner whose result is in a version."""
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
 
     async def in_store(self, call: Callable[[], T]) -> T:
@@ -155,3 +158,5 @@ class Progress:
             before = self.learners.get(learner, History())
             told = record.contributed[learner].metrics if learner in record.contributed else {}
             self.learners[learner] = History(record.number, before.rounds + 1, {**before.metrics, **told})
+        for task in sorted(map(TaskId.parse, record.tasks), key=lambda task: (task.base_version, task.attempt)):
+            self.counted[task.learner] = str(task)

@@ -55,7 +55,7 @@ class UploadCall:
         conductor, header = self._conductor, first.header
         stream = Stream(await holder(conductor, self._gate, header.lease_id, context), header.lease_id)
         task = await _task_of(header, stream.learner, context)
-        if conductor.verdicts.was_accepted(task):
+        if conductor.verdicts.was_accepted(task) or conductor.progress.counted.get(task.learner) == str(task):
             yield self._receipt(pb.OUTCOME_DUPLICATE, "this task was accepted before")
             return
         if conductor.machine.will_expect(task):

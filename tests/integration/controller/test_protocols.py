@@ -285,8 +285,8 @@ async def test_killed_with_a_half_full_buffer(controller: Scenes) -> None:
     one, two = await begin_again(table, ("a-0", {"held": [task.task_id, second.task_id]}), ("a-1", {}))
     asked = await one.task("RESEND")
     assert asked.task_id == second.task_id
-    late = await one.upload(task, content=one.encoding(task).encode(one.layout.pack(weights(2.0))))
-    assert late.outcome == pb.OUTCOME_LATE
+    again = await one.upload(task, content=one.encoding(task).encode(one.layout.pack(weights(2.0))))
+    assert again.outcome == pb.OUTCOME_DUPLICATE
     await one.model(0)
     await one.delivers(asked, weights(6.0))
     assert (await one.task("TRAIN")).model_version == 1

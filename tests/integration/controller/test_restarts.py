@@ -68,14 +68,22 @@ async def test_killed_in_mid_round(controller: Controllers) -> None:
     for player in players:
         task = await player.task("TRAIN")
         assert (task.round, task.model_version) == (3, 2)
-        # No more of round 2, under whatever name.
-        assert (await player.upload(resend if player is players[0] else unfinished)).outcome == pb.OUTCOME_LATE
+        # No more of round 2, and who has not heard that its result counts hears it with the task.
+        counted = resend if player is players[0] else unfinished
+        assert task.counted == counted.task_id
+        assert (await player.upload(counted)).outcome == pb.OUTCOME_DUPLICATE
         np.testing.assert_array_equal((await player.model(2))["w"], np.float32((30 * 5 + 10 * 7) / 40))
     rounds = (await table.get("/v1/rounds")).json()
     assert [(r["number"], r["version"], r["contributors"]) for r in rounds] == [
         (1, 1, ["a-0", "a-1"]),
         (2, 2, ["a-0", "a-1"]),
     ]
+    await process.kill()
+    table = await process.start()
+    players = [table.player(name) for name in ("a-0", "a-1")]
+    await players[0].enter(held=[resend.task_id])
+    await players[1].enter()
+    assert [(await players[0].task(kind)).counted for kind in ("TRAIN", "DISCARD")] == [resend.task_id] * 2
     assert await process.stop() == 0
 
 

@@ -64,6 +64,8 @@ class FakeController:
     break_uploads_after: list[int] = field(default_factory=list)
     upload_errors: list[tuple[grpc.StatusCode, str]] = field(default_factory=list)
     receipts: list[pb.Receipt] = field(default_factory=list)
+    receipts_kept_back: int = 0
+    """So many uploads hear nothing any more once they have arrived."""
 
     def __post_init__(self) -> None:
         self.tasks: asyncio.Queue[pb.Task] = asyncio.Queue()
@@ -229,6 +231,10 @@ class FakeController:
         received.checksum = message.finish.section_checksums[0]
         receipt = self.receipts.pop(0) if self.receipts else pb.Receipt(outcome=pb.OUTCOME_ACCEPTED)
         del self.partial[header.task_id]
+        if self.receipts_kept_back > 0:
+            self.receipts_kept_back -= 1
+            self.receipted.put_nowait(received)
+            await asyncio.Event().wait()
         yield pb.UploadResponse(receipt=receipt)
         self.receipted.put_nowait(received)
 

@@ -104,3 +104,25 @@ async def test_the_variate_is_remembered_once_it_counts(
         # c_i is the mean gradient by now.
         (pytest.approx(0.0, abs=1e-5), [1, 1, 1]),
     ]
+
+
+@pytest.mark.parametrize("kept", ["in memory", "in a file"])
+@pytest.mark.parametrize("says", ["counted", "uncommitted"])
+async def test_the_next_task_says_what_counts_when_the_receipt_has_not_come(
+    controller: Any, attach: Any, tmp_path: Path, kept: str, says: str
+) -> None:
+    serve(controller, 1.0)
+    controller.receipts_kept_back = 1
+    async with attach(controller.address, Slope, state_dir=tmp_path if kept == "in a file" else None):
+        controller.tasks.put_nowait(order(1))
+        await controller.next_receipted()
+        following = order(2)
+        if says == "counted":
+            following.counted = "t1"
+            following.model_version = 1
+            controller.models[1] = controller.models[0]
+        else:
+            following.uncommitted.append("t1")
+        controller.tasks.put_nowait(following)
+        received = await controller.next_receipted()
+    assert sent(controller, received)[2][1] == 1

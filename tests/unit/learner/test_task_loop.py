@@ -12,7 +12,7 @@ from metisfl.wire.codecs import Codec, Encoding
 from metisfl.wire.layout import Layout
 from metisfl.wire.limits import MAX_HELD_TASKS
 from metisfl.wire.sections import Sections
-from metisfl_learner.task_loop import Answer, Cancel, Forget, Note, Send, Start, Stop, TaskLoop
+from metisfl_learner.task_loop import Accepted, Answer, Cancel, Forget, Note, Send, Start, Stop, TaskLoop
 from metisfl_learner.updates import Content
 from metisfl_learner.work import Result
 
@@ -193,6 +193,18 @@ def test_results_are_held_while_the_controller_says_that_they_are_in_no_version(
     loop = holding(result("one"), result("two", base=3))
     order = task("TRAIN", "next", version=4)
     order.uncommitted.append("two")
-    assert loop.receive(order)[0] == Forget("one", "version 4 is committed")
+    accepted, forgotten, _ = loop.receive(order)
+    assert (accepted, forgotten) == (Accepted("two"), Forget("one", "version 4 is committed"))
     assert list(loop.held) == ["two"]
     assert loop.receive(task("TRAIN", "later", version=5))[0] == Forget("two", "version 5 is committed")
+
+
+@pytest.mark.parametrize("kind", ["TRAIN", "EVALUATE", "DISCARD"])
+def test_a_counted_result_is_known_as_accepted_before_it_is_forgotten_and_the_next_task_begins(kind: str) -> None:
+    loop = holding(result("t"), result("lost"))
+    order = task(kind, "t" if kind == "DISCARD" else "next", version=1)
+    order.counted = "t"
+    accepted, forgotten, *_ = loop.receive(order)
+    assert accepted == Accepted("t")
+    assert isinstance(forgotten, Forget)
+    assert forgotten.task_id == "t"

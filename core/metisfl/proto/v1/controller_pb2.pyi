@@ -572,6 +572,7 @@ class Task(_message.Message):
     DEADLINE_SECONDS_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     UNCOMMITTED_FIELD_NUMBER: _builtins.int
+    COUNTED_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     kind: Global___TaskKind.ValueType
     round: _builtins.int
@@ -582,6 +583,10 @@ class Task(_message.Message):
     deadline_seconds: _builtins.float
     """Seconds left when the task was sent; 0 means no limit."""
     reason: _builtins.str
+    counted: _builtins.str
+    """The latest task of this learner whose result is in a committed version. Like those in `uncommitted` it was accepted,
+    whether or not its receipt has arrived.
+    """
     @_builtins.property
     def training(self) -> Global___Training: ...
     @_builtins.property
@@ -600,10 +605,11 @@ class Task(_message.Message):
         deadline_seconds: _builtins.float = ...,
         reason: _builtins.str = ...,
         uncommitted: _abc.Iterable[_builtins.str] | None = ...,
+        counted: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["training", b"training"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["deadline_seconds", b"deadline_seconds", "evaluate", b"evaluate", "kind", b"kind", "model_version", b"model_version", "reason", b"reason", "round", b"round", "task_id", b"task_id", "training", b"training", "uncommitted", b"uncommitted"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["counted", b"counted", "deadline_seconds", b"deadline_seconds", "evaluate", b"evaluate", "kind", b"kind", "model_version", b"model_version", "reason", b"reason", "round", b"round", "task_id", b"task_id", "training", b"training", "uncommitted", b"uncommitted"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
