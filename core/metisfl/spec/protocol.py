@@ -67,10 +67,12 @@ class SemiSynchronousSpec(SpecModel):
     """After this many rounds that time, and each learner's batches, are computed anew from the latest timings."""
 
     quorum_percent: QuorumPercent = 100
-    """As for Synchronous."""
+    """Share of a round's participants, in percent and rounded up, whose updates make the round valid when others are
+    lost or late."""
 
     round_deadline_seconds: DeadlineSeconds = 600
-    """As for Synchronous."""
+    """After this long the round closes with what has arrived, if that is a quorum; otherwise the missing learners are
+    asked again, and after three such attempts the federation fails."""
 
 
 class StalenessSpec(SpecModel):
@@ -135,13 +137,14 @@ class ProtocolSpec(SpecModel):
     train for about the same time. Asynchronous: no rounds."""
 
     synchronous: SynchronousSpec | None = None
-    """For type Synchronous."""
+    """For type Synchronous: who is waited for, for how long, and what becomes of updates that come too late."""
 
     semi_synchronous: SemiSynchronousSpec | None = None
-    """For type SemiSynchronous."""
+    """For type SemiSynchronous: every learner trains for about as long as the slowest; fast ones do more batches."""
 
     asynchronous: AsynchronousSpec | None = None
-    """For type Asynchronous."""
+    """For type Asynchronous: updates go into the global model as they come, one or several to a version. What is
+    counted in rounds elsewhere is counted in versions here."""
 
     @property
     def member(self) -> SynchronousSpec | SemiSynchronousSpec | AsynchronousSpec:

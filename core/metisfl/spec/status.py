@@ -158,7 +158,7 @@ class FederationStatus(StatusModel):
             json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
         ),
     ] = []
-    """How the federation is doing."""
+    """How the federation is doing. `kubectl wait --for=condition=Complete mfed/NAME` waits for its end."""
 
     observed_generation: _Generation | None = None
     """metadata.generation of the spec that was last acted upon."""

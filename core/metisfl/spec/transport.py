@@ -55,7 +55,7 @@ class TransportSpec(SpecModel):
     Float32."""
 
     top_k: Annotated[TopKSpec | None, Field(alias="topK")] = None
-    """For codec TopK."""
+    """For codec TopK: how much of each update is sent."""
 
     compression: CompressionSpec = CompressionSpec()
 
