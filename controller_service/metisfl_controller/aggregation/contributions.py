@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 import xxhash
 
+from metisfl.durability import sync
 from metisfl.wire.layout import Buffer
 from metisfl_controller.aggregation.mapped import WRITTEN_BACK_BYTES, mapped_file, release
-from metisfl_controller.durability import sync
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import FastAPI, HTTPException, Path, Query, Response
-from fastapi.responses import FileResponse, PlainTextResponse
+from fastapi.responses import FileResponse, PlainTextResponse, StreamingResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from metisfl.api import FederationDocument, ModelDocument, RoundDocument, UpdateDocument
 from metisfl_controller.conductor.conductor import Conductor
-from metisfl_controller.state.records import Outcome, StoredVersion
+from metisfl_controller.state.export import export, plan_of
+from metisfl_controller.state.records import Outcome, StateError, StoredVersion
 from metisfl_controller.status import federation_document, model_document, round_document, update_document
 
 _VERSION = Path(description="A version number, or `latest`: the published version once there is one", max_length=20)
@@ -63,6 +64,17 @@ def build_app(conductor: Conductor) -> FastAPI:
             filename=f"{conductor.federation.metadata.name}-{stored.file}",
             headers={"X-Metisfl-Sha256": stored.sha256, "X-Metisfl-Version": str(stored.version)},
         )
+
+    @app.get("/v1/archive", summary="Kept versions and history as a tar file that another controller goes on from")
+    async def archive() -> StreamingResponse:
+        name, configuration = conductor.federation.metadata.name, conductor.configuration
+        plan = plan_of(configuration.plan, configuration.federation.spec, progress.learners)
+        try:
+            made = await progress.in_store(lambda: export(store, name, conductor.uid, plan))
+        except StateError as error:
+            raise HTTPException(409, str(error)) from error
+        headers = {"Content-Length": str(made.size), "Content-Disposition": f'attachment; filename="{name}.tar"'}
+        return StreamingResponse(made.content(), media_type="application/x-tar", headers=headers)
 
     return app
 

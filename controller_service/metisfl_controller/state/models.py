@@ -19,9 +19,9 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from metisfl.durability import sync
 from metisfl.wire.layout import Buffer, Layout, aligned_zeros
 from metisfl_controller.aggregation.mapped import WRITTEN_BACK_BYTES, release
-from metisfl_controller.durability import sync
 
 Allocate: TypeAlias = Callable[[int], Buffer]
 """Makes a zeroed, aligned buffer of so many bytes."""

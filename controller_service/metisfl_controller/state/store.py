@@ -16,6 +16,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from metisfl.archive.reading import UNFINISHED
 from metisfl.proto.v1 import model_pb2
 from metisfl.spec.termination import MetricSource
 from metisfl.wire.layout import Buffer, Layout, aligned_zeros
@@ -51,6 +52,10 @@ class Store:
         self.directory = directory
         self.keep_versions = keep_versions
         self._checkpoints = checkpoints
+        if (directory / UNFINISHED).exists():
+            raise StateError(
+                f"an archive was not unpacked to its end in {directory}: restore it again, into another place"
+            )
         try:
             directory.mkdir(parents=True, exist_ok=True)
             (directory / "models").mkdir(exist_ok=True)
@@ -174,6 +179,13 @@ class Store:
             raise StateError(
                 f"what the aggregation rule kept with model version {version.version} cannot be read: {error}"
             ) from error
+
+    def copy_history(self, target: Path) -> None:
+        """A copy of the database as it is now. Raises StateError."""
+        try:
+            self._database.execute("VACUUM INTO ?", (str(target),))
+        except sqlite3.Error as error:
+            raise StateError(f"cannot copy {self.directory / 'history.sqlite'}: {error}") from error
 
     def path(self, version: StoredVersion) -> Path:
         return self.directory / "models" / version.file

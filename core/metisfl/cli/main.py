@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from metisfl import __version__
+from metisfl.cli.archives import export, restore
 from metisfl.cli.bundle import bundle
 from metisfl.cli.crd import crd
 from metisfl.cli.install import install
@@ -82,6 +83,8 @@ for _command in (
     describe,
     logs,
     model,
+    export,
+    restore,
     suspend,
     resume,
     bundle,

@@ -39,6 +39,13 @@ _RUNS = Path("metisfl-runs")
 )
 @click.option("--resume", is_flag=True, help="Go on with the run in --output that was stopped or failed half-way.")
 @click.option(
+    "archive",
+    "--from",
+    metavar="ARCHIVE",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Begin a run that goes on from what `metisfl export` saved.",
+)
+@click.option(
     "as_json", "--json", is_flag=True, help="Print one JSON object as the last line; progress goes to stderr."
 )
 @click.option("--no-progress", is_flag=True, help="Show only warnings and the result.")
@@ -56,6 +63,7 @@ def run(
     overrides: tuple[str, ...],
     output: Path | None,
     resume: bool,
+    archive: Path | None,
     as_json: bool,
     no_progress: bool,
     startup_timeout: float,
@@ -74,12 +82,15 @@ def run(
       metisfl run federation.yaml --set termination.maxRounds=3 --set training.learningRate=0.1
       metisfl run federation.yaml --output out --json | tail -1 | jq .metrics
       metisfl run federation.yaml --output out --resume
+      metisfl run federation.yaml --from digits.tar
     """
     from metisfl.cli.extras import require
 
     require("local", "fastapi", "uvicorn", "numba", "prometheus_client", "jinja2", "matplotlib")
     if resume and output is None:
         raise click.UsageError("--resume needs --output DIR, the folder of the run to go on with")
+    if resume and archive is not None:
+        raise click.UsageError("--resume goes on with what is in --output, and --from with an archive: choose one")
     from rich.console import Console
 
     from metisfl.local.folder import RunFolder, RunFolderError
@@ -87,7 +98,7 @@ def run(
     federation = _load(file, overrides)
     folder = RunFolder((output or _default_output(federation.metadata.name)).absolute())
     try:
-        uid = folder.prepare(federation, resume)
+        uid = folder.prepare(federation, resume, archive)
         outcome = _run(file, federation, folder, uid, _display(Console(stderr=as_json), no_progress), startup_timeout)
     except RunFolderError as error:
         raise click.UsageError(str(error)) from error

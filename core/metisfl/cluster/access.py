@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import urlencode
 
 from kubernetes import client, config
@@ -15,6 +15,8 @@ from urllib3.exceptions import HTTPError
 
 _CHUNK_BYTES = 1 << 20
 _CONNECT_SECONDS, _READ_SECONDS = 10, 60
+_DISK_SECONDS = 600
+"""Until what was sent is on a disk, a large model for example."""
 
 Json = dict[str, Any]
 
@@ -52,6 +54,19 @@ class Cluster:
         """JSON merge patch. Raises as `get`."""
         return self._decoded(self._call("PATCH", path, {"Content-Type": "application/merge-patch+json"}, {}, body))
 
+    def create(self, path: str, manifest: Json) -> Any:
+        """POST to a collection. Raises as `get`."""
+        return self._decoded(self._call("POST", path, {"Content-Type": "application/json"}, {}, manifest))
+
+    def delete(self, path: str) -> None:
+        """Raises as `get`."""
+        self._decoded(self._call("DELETE", path, {}, {}))
+
+    def send(self, path: str, content: BinaryIO, size: int) -> Any:
+        """PUT a file of this size. Raises as `get`."""
+        headers = {"Content-Type": "application/octet-stream", "Content-Length": str(size)}
+        return self._decoded(self._call("PUT", path, headers, {}, content))
+
     def stream(
         self, path: str, query: Mapping[str, str] | None = None, headers: Mapping[str, str] | None = None
     ) -> Stream:
@@ -81,14 +96,13 @@ class Cluster:
             for setting in configuration.auth_settings().values()
             if setting["in"] == "header" and setting["value"]
         }
-        seconds = None if query.get("follow") == "true" else _READ_SECONDS
         try:
             response = self.api.rest_client.pool_manager.request(
                 method,
                 f"{configuration.host}{path}{'?' if query else ''}{urlencode(query)}",
                 headers={"Accept": "application/json, */*", **authentication, **headers},
-                body=None if body is None else json.dumps(body).encode(),
-                timeout=Timeout(connect=_CONNECT_SECONDS, read=seconds),
+                body=json.dumps(body).encode() if isinstance(body, dict) else body,
+                timeout=_patience(method, query),
                 preload_content=False,
                 retries=False,
             )
@@ -149,6 +163,13 @@ def connect(context: str | None, namespace: str | None) -> Cluster:
     except ConfigException as error:
         raise ClusterError(f"no cluster: {error}; set KUBECONFIG or name a context with --context") from error
     return Cluster(api, chosen["name"], namespace or chosen["context"].get("namespace") or "default")
+
+
+def _patience(method: str, query: Mapping[str, str]) -> Timeout:
+    if method == "PUT":
+        # The first of the two is also for each write, which waits for the other end's disk.
+        return Timeout(connect=_DISK_SECONDS, read=_DISK_SECONDS)
+    return Timeout(connect=_CONNECT_SECONDS, read=None if query.get("follow") == "true" else _READ_SECONDS)
 
 
 def _refused(code: int, reason: str, text: bytes) -> RefusedError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,6 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from metisfl.api import FederationDocument, RoundDocument
 from metisfl.api.access import TOKEN_FILE, token_headers
+from metisfl.archive import Manifest, verify
 from metisfl.cluster.access import Cluster, ClusterError, Json, RefusedError
 from metisfl.cluster.federations import federation
 from metisfl.cluster.names import controller_name, token_secret
@@ -35,6 +37,28 @@ def fetch_model(cluster: Cluster, name: str, version: int | None, target: Path) 
         raise ClusterError(_why_no_model(error, found, cluster, name)) from error
     with stream:
         return save(stream.chunks(), target, stream.headers.get(SHA256_HEADER))
+
+
+def fetch_archive(cluster: Cluster, name: str, target: Path) -> tuple[Manifest, str]:
+    """Save the archive of Federation `name`; returns its manifest and its SHA-256.
+
+    Raises ClusterError when there is no such federation or its controller gives none, ArchiveError when it arrives
+    damaged, OSError when `target` cannot be written.
+    """
+    found = federation(cluster, name)
+    try:
+        stream = cluster.stream(_path(cluster, name, "v1/archive"), headers=_headers(cluster, name))
+    except RefusedError as error:
+        raise ClusterError(_why_no_archive(error, found, cluster, name)) from error
+    arrived = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
+    try:
+        with stream:
+            save(stream.chunks(), arrived, None)
+        verified = verify(arrived)
+        arrived.replace(target)
+    finally:
+        arrived.unlink(missing_ok=True)
+    return verified
 
 
 def progress(cluster: Cluster, name: str) -> FederationDocument:
@@ -85,6 +109,19 @@ def _why_no_answer(error: RefusedError, name: str) -> str:
     if error.code in (401, 403):
         return f"you may not reach the controller of '{name}' through the API server: {error}"
     return f"the controller of '{name}' does not answer: {error}"
+
+
+def _why_no_archive(error: RefusedError, found: Mapping[str, Any], cluster: Cluster, name: str) -> str:
+    if not error.by_api_server and error.code == 409:
+        return f"the controller of '{name}' gives no archive: {error}"
+    if not error.by_api_server and error.code == 404:
+        return f"the controller of '{name}' is of an older release, which gives no archives"
+    if error.by_api_server and error.code in (404, 503):
+        return (
+            f"the controller of '{name}' does not run ({telling(found)}), and an archive comes from it; what it keeps "
+            f"is on the claim that the Federation uses, by default {controller_name(name)}"
+        )
+    return _why_no_answer(error, name)
 
 
 def _why_no_model(error: RefusedError, found: Mapping[str, Any], cluster: Cluster, name: str) -> str:

@@ -14,6 +14,14 @@ CHART_NAMESPACE = "metisfl-system"
 _IMAGE_VARIABLES = {"METISFL_CONTROLLER_IMAGE": "controller", "METISFL_LEARNER_IMAGE": "learner"}
 
 
+def controller_image() -> str:
+    """Of this release."""
+    text = files("metisfl.cluster").joinpath("operator.yaml").read_text(encoding="utf-8")
+    (deployment,) = (found for found in yaml.safe_load_all(text) if found["kind"] == "Deployment")
+    variables = deployment["spec"]["template"]["spec"]["containers"][0]["env"]
+    return str(next(each["value"] for each in variables if each["name"] == "METISFL_CONTROLLER_IMAGE"))
+
+
 def installation(namespace: str, images: Mapping[str, str], with_crd: bool) -> str:
     """YAML for `kubectl apply -f -`. `images`: by role (operator, controller, learner), where not the chart's."""
     text = files("metisfl.cluster").joinpath("operator.yaml").read_text(encoding="utf-8")

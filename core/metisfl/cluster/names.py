@@ -5,6 +5,8 @@ from __future__ import annotations
 from metisfl.spec import API_GROUP
 
 LABEL_FEDERATION = f"{API_GROUP}/federation"
+PLAN_ANNOTATION = f"{API_GROUP}/partition-plan"
+"""On the claim of the controller's volume: which shares of the data are whose."""
 
 
 def controller_name(federation: str) -> str:

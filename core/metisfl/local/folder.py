@@ -13,8 +13,10 @@ from uuid import uuid4
 
 import yaml
 
+from metisfl.archive import ArchiveError, unpack
 from metisfl.files import write_private
 from metisfl.local.certificates import CertificateFolder
+from metisfl.partitions import Shares
 from metisfl.spec import Federation, SpecError, load_federation
 from metisfl.tls.pem import PemError
 
@@ -53,6 +55,11 @@ class RunFolder:
         return self.root / "model.safetensors"
 
     @property
+    def plan(self) -> Path:
+        """Who has which share of the data, where an archive said so."""
+        return self.root / "partition-plan.json"
+
+    @property
     def history(self) -> Path:
         return self.root / "history.sqlite"
 
@@ -80,13 +87,16 @@ class RunFolder:
     def learner_state(self, name: str) -> Path:
         return self.root / "learners" / name
 
-    def prepare(self, federation: Federation, resume: bool) -> str:
+    def prepare(self, federation: Federation, resume: bool, archive: Path | None = None) -> str:
         """Make the folder ready and return the federation's uid: a new one, or the old one of a run that goes on.
 
-        Raises RunFolderError when it holds something else, a finished run, or a run and `resume` is not wanted.
+        A new run goes on from `archive`, if there is one. Raises RunFolderError when that cannot be used, or when the
+        folder holds something else, a finished run, or a run and `resume` is not wanted.
         """
         uid = self._uid_to_resume(federation) if resume else self._new_uid()
         try:
+            if archive is not None:
+                self._restore(archive, federation)
             self.logs.mkdir(parents=True, exist_ok=True)
             self.endpoints.unlink(missing_ok=True)
             document = federation.model_dump(mode="json", by_alias=True, exclude_unset=True)
@@ -94,7 +104,9 @@ class RunFolder:
             self.federation.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
             self._prepare_access(federation, uid)
         except OSError as error:
-            raise RunFolderError(f"{self.root} cannot be used: {error.strerror}") from error
+            raise RunFolderError(f"{error.filename or self.root} cannot be used: {error.strerror}") from error
+        except ArchiveError as error:
+            raise RunFolderError(f"{archive} cannot be gone on from: {error}") from error
         except PemError as error:
             raise RunFolderError(f"{self.certificates.root}: {error}; name another folder with --output") from error
         return uid
@@ -104,6 +116,13 @@ class RunFolder:
         self.source.mkdir(exist_ok=True)
         for name, text in files.items():
             (self.source / Path(name).name).write_text(text, encoding="utf-8")
+
+    def _restore(self, archive: Path, federation: Federation) -> None:
+        """Its state, and the shares of the data that its learners have."""
+        with archive.open("rb") as file:
+            kept = unpack(file, self.root).plan
+        shares = Shares(kept.count, kept.offsets, kept.sizes).extended(federation.spec.training_groups)
+        self.plan.write_text(json.dumps({"count": shares.count, "offsets": shares.offsets}), encoding="utf-8")
 
     def _prepare_access(self, federation: Federation, uid: str) -> None:
         """Token and certificates, in files that nobody else may read; a run that goes on keeps its own."""

@@ -48,12 +48,16 @@ def controller_launch(
         "METISFL_FEDERATION_FILE": str(folder.federation),
         "METISFL_FEDERATION_UID": uid,
         "METISFL_STATE_DIR": str(folder.root),
+        # Of an archive, another federation's; that the folder is this run's own has been seen to.
+        "METISFL_ADOPT_STATE": "true",
         "METISFL_GRPC_ADDRESS": endpoints.grpc if endpoints else ANY_PORT,
         "METISFL_HTTP_ADDRESS": endpoints.http if endpoints else ANY_PORT,
         "METISFL_ENDPOINT_FILE": str(folder.endpoints),
         "METISFL_API_TOKEN_FILE": str(folder.token),
         "METISFL_LOG_FORMAT": "text",
     }
+    if folder.plan.exists():
+        settings["METISFL_PARTITION_PLAN"] = str(folder.plan)
     if federation.spec.security.tls.enabled:
         settings["METISFL_TLS_DIR"] = str(folder.certificates.controller)
     if federation.spec.controller.threads is not None:

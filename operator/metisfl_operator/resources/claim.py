@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from metisfl.cluster.names import PLAN_ANNOTATION as PLAN_ANNOTATION
 from metisfl.spec import API_GROUP, Federation
 from metisfl_operator import names
 from metisfl_operator.partitions import PartitionPlan
 from metisfl_operator.resources.metadata import Manifest, Owner, metadata
 
-PLAN_ANNOTATION = f"{API_GROUP}/partition-plan"
 HOLDER_ANNOTATION = f"{API_GROUP}/held-by"
 
 

@@ -20,6 +20,7 @@ from safetensors.numpy import load_file
 
 from metisfl.api import FederationDocument
 from metisfl.api.access import token_headers
+from metisfl.archive import verify
 from metisfl.local.record import RunRecord
 from tests.integration.local.runs import Run, Starter, eventually, processes_of
 
@@ -123,6 +124,31 @@ def test_an_interrupted_run_resumes_where_it_was(start_real: Starter) -> None:
     assert summary_of(out)["rounds"] == 8
     with sqlite3.connect(run.output / "history.sqlite") as history:
         assert history.execute("select count(*) from rounds").fetchone() == (8,)
+
+
+@pytest.mark.slow
+def test_another_run_goes_on_from_an_archive_of_one_that_trains(start_real: Starter) -> None:
+    first = start_real("--json")
+    eventually(lambda: training(first, "silo-b-0", after_round=2), "the third round", 60)
+    endpoints = json.loads((first.output / "endpoints.json").read_text())
+    with httpx.Client(trust_env=False, headers=token_headers((first.output / "api-token").read_text())) as client:
+        (start_real.folder / "lines.tar").write_bytes(client.get(f"http://{endpoints['http']}/v1/archive").content)
+    manifest, _ = verify(start_real.folder / "lines.tar")
+    assert manifest.version >= 2
+    first.process.send_signal(signal.SIGINT)
+    first.finish()
+    second = start_real("--json", "--from", "lines.tar", output="second")
+    code, out, err = second.finish()
+    assert code == 0, err
+    assert summary_of(out)["rounds"] == 8
+    with sqlite3.connect(second.output / "history.sqlite") as history:
+        committed = dict(history.execute("select version, sha256 from versions"))
+        assert history.execute("select count(*) from rounds").fetchone() == (8,)
+    with sqlite3.connect(first.output / "history.sqlite") as history:
+        before = dict(history.execute("select version, sha256 from versions"))
+    for version in range(manifest.version + 1):
+        assert committed[version] == before[version]
+    nothing_runs(second)
 
 
 @pytest.mark.parametrize(

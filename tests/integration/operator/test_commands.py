@@ -13,7 +13,9 @@ import pytest
 
 from metisfl.api import FederationState
 from metisfl.bundle import read_bundle
+from tests.integration.operator.conftest import eventually
 from tests.integration.operator.world import FEDERATION, World
+from tests.unit.archive.test_archive import archive
 
 Metisfl = Callable[..., str]
 
@@ -89,3 +91,12 @@ def test_a_gateway_that_is_not_there_is_told(world: World) -> None:
     status, reason, message = world.condition("Progressing")
     assert (status, reason) == ("False", "ApplyRejected")
     assert "this cluster has no TLSRoute" in message
+
+
+def test_a_restore_that_fails_leaves_nothing(world: World, metisfl: Metisfl, tmp_path: Path) -> None:
+    """There is no kubelet here, so that the pod never gets ready."""
+    (tmp_path / "demo.tar").write_bytes(archive())
+    told = metisfl("restore", "demo.tar", "--claim", "restored", "--timeout", "2")
+    assert "pod 'restored-restore' was not ready within 2 s" in told
+    eventually("the claim is gone", lambda: "restored" not in world.space.names("persistentvolumeclaims"))
+    eventually("the pod is gone", lambda: "restored-restore" not in world.space.names("pods"))

@@ -32,6 +32,11 @@ class ApiServer:
         self.asked: list[str] = []
         self.headers: list[dict[str, str]] = []
         self.patched: list[tuple[str, bytes]] = []
+        self.created: list[tuple[str, Any]] = []
+        self.sent: list[tuple[str, bytes]] = []
+        self.deleted: list[str] = []
+        self.refused: dict[str, Answer] = {}
+        """What comes of POST and PUT, by path; by default they do what they should."""
         server = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -59,6 +64,27 @@ class ApiServer:
             def do_PATCH(self) -> None:
                 server.patched.append((self.path, self.rfile.read(int(self.headers["Content-Length"]))))
                 self.do_GET()
+
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                server.created.append((self.path, body))
+                self.change(body)
+
+            def do_PUT(self) -> None:
+                server.sent.append((self.path, self.rfile.read(int(self.headers["Content-Length"]))))
+                self.change({"detail": "done"})
+
+            def do_DELETE(self) -> None:
+                server.deleted.append(self.path)
+                self.change({})
+
+            def change(self, document: Any) -> None:
+                code, _, body = server.refused.get(self.path, (200, {}, json.dumps(document).encode()))
+                assert isinstance(body, bytes)
+                self.send_response(code)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
 
             def log_message(self, format: str, *args: Any) -> None:
                 """Quiet."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import yaml
 
 from metisfl.local.folder import RunFolder, RunFolderError
 from metisfl.spec import Federation, load_federation, parse_federation
+from tests.unit.archive.test_archive import CONTENTS, archive
 from tests.unit.local.samples import YAML
 
 
@@ -87,3 +89,24 @@ def test_source_files_cannot_leave_their_folder(tmp_path: Path) -> None:
     folder.write_source({"learner.py": "x = 1", "../../escape.py": "x = 2"})
     assert {entry.name for entry in folder.source.iterdir()} == {"learner.py", "escape.py"}
     assert not (tmp_path / "escape.py").exists()
+
+
+def test_a_new_run_goes_on_from_an_archive(tmp_path: Path) -> None:
+    file, folder = tmp_path / "digits.tar", RunFolder(tmp_path / "out")
+    file.write_bytes(archive())
+    uid = folder.prepare(federation(), resume=False, archive=file)
+    assert load_federation(folder.federation).metadata.uid == uid
+    assert folder.history.read_bytes() == CONTENTS["history.sqlite"]
+    # Shares of groups that are not in this file stay taken; those of this one come after them.
+    assert json.loads(folder.plan.read_text()) == {"count": 4, "offsets": {"a": 0, "b": 2, "silo-a": 3}}
+
+
+def test_a_damaged_archive_starts_no_run(tmp_path: Path) -> None:
+    file, folder = tmp_path / "digits.tar", RunFolder(tmp_path / "out")
+    file.write_bytes(archive()[:-1])
+    with pytest.raises(RunFolderError, match=r"digits\.tar cannot be gone on from: it ends early"):
+        folder.prepare(federation(), resume=False, archive=file)
+    assert list(folder.root.iterdir()) == []
+    with pytest.raises(RunFolderError, match=r"nowhere\.tar cannot be used: No such file"):
+        folder.prepare(federation(), resume=False, archive=tmp_path / "nowhere.tar")
+    folder.prepare(federation(), resume=False)

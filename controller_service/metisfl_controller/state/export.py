@@ -1,0 +1,108 @@
+"""A federation's committed state, as an archive that another controller goes on from.
+
+Global models and the history are in it. What learners sent is not, nor what the aggregation rule keeps, which is partly
+made of that; nor keys, certificates or tokens.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import BinaryIO
+
+import metisfl
+from metisfl.archive import Manifest, Member, Plan, archive_bytes, write
+from metisfl.archive.manifest import HISTORY, MODELS
+from metisfl.spec import FederationSpec
+from metisfl_controller.partitions import PartitionPlan
+from metisfl_controller.state.records import StateError
+from metisfl_controller.state.store import Store
+
+_COPY = "export.sqlite"
+
+
+@dataclass(frozen=True)
+class Export:
+    """Files that are open, and so stay whatever is removed meanwhile. Read it once, or close it."""
+
+    manifest: Manifest
+    files: Sequence[BinaryIO]
+
+    @property
+    def size(self) -> int:
+        """Of the archive in bytes."""
+        return archive_bytes(self.manifest)
+
+    def content(self) -> Iterator[bytes]:
+        """The archive in pieces. Raises OSError or ArchiveError."""
+        with closing(self):
+            yield from write(self.manifest, self.files)
+
+    def close(self) -> None:
+        for file in self.files:
+            file.close()
+
+
+def export(store: Store, federation: str, uid: str, plan: Plan) -> Export:
+    """All versions that are kept, and the history up to the newest. Raises StateError when there is none."""
+    stored = store.stored()
+    if not stored:
+        raise StateError("no model version has been committed yet, so there is nothing to export")
+    copy = store.directory / _COPY
+    copy.unlink(missing_ok=True)
+    with ExitStack() as undo:
+        try:
+            store.copy_history(copy)
+            _leave_out(copy)
+            files = [undo.enter_context(copy.open("rb"))]
+            files += [undo.enter_context(store.path(version).open("rb")) for version in stored]
+            history = Member(
+                name=HISTORY,
+                bytes=os.fstat(files[0].fileno()).st_size,
+                sha256=hashlib.file_digest(files[0], "sha256").hexdigest(),
+            )
+            files[0].seek(0)
+        except (OSError, sqlite3.Error) as error:
+            raise StateError(f"the state cannot be exported: {error}") from error
+        finally:
+            copy.unlink(missing_ok=True)
+        models = [Member(name=f"{MODELS}/{v.file}", bytes=v.bytes, sha256=v.sha256) for v in stored]
+        manifest = Manifest(
+            release=metisfl.__version__,
+            created=datetime.now(UTC),
+            federation=federation,
+            uid=uid,
+            version=stored[-1].version,
+            plan=plan,
+            members=[history, *models],
+        )
+        undo.pop_all()
+    return Export(manifest, files)
+
+
+def plan_of(plan: PartitionPlan, spec: FederationSpec, learners: Iterable[str]) -> Plan:
+    """With as many shares for each group as it has learners now, or as have ever taken part (`learners`, their ids)."""
+    sizes = dict.fromkeys(plan.offsets, 0)
+    sizes |= {group.name: group.size for group in spec.training_groups if group.name in sizes}
+    for learner in learners:
+        group, _, ordinal = learner.rpartition("-")
+        if group in sizes:
+            sizes[group] = max(sizes[group], int(ordinal) + 1)
+    return Plan(count=plan.count, offsets=plan.offsets, sizes=sizes)
+
+
+def _leave_out(copy: Path) -> None:
+    """Certificates are those of a root that stays behind, and a rule's state lies in files that stay behind.
+
+    What is deleted is not in the file any more, nor between its pages.
+    """
+    with closing(sqlite3.connect(copy, isolation_level=None)) as database:
+        database.execute("DROP TABLE IF EXISTS certificates")
+        database.execute("DELETE FROM rule_states")
+        database.execute("VACUUM")
