@@ -7,10 +7,12 @@ written and synced before a version names it, and removed once no stored version
 from __future__ import annotations
 
 import json
+import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import xxhash
@@ -28,6 +30,9 @@ class Contribution:
     weight: float
     checksum: str
     """XXH3-64 of the file, in hexadecimal."""
+
+    largest: tuple[float, ...] = ()
+    """Of each segment, the largest |x|."""
 
 
 class Contributions:
@@ -53,11 +58,16 @@ class Contributions:
         """Everybody who has contributed, in the order of their names."""
         return sorted(self._of)
 
+    def weighted_largest(self, segments: int) -> list[float]:
+        """Of each of so many segments, Σ_k p_k · max |w_k|: no weighted sum of these models is beyond it."""
+        kept = self._of.values()
+        return [math.fsum(each.weight * each.largest[segment] for each in kept) for segment in range(segments)]
+
     @property
     def weights(self) -> list[float]:
         return [self._of[learner].weight for learner in self.learners]
 
-    def put(self, learner: str, model: Buffer, weight: float) -> None:
+    def put(self, learner: str, model: Buffer, weight: float, largest: Sequence[float] = ()) -> None:
         """This is the learner's last model from now on. Raises OSError."""
         self._number += 1
         name = f"{learner}.{self._number:06}"
@@ -73,7 +83,7 @@ class Contributions:
                     file.flush()
                     os.fdatasync(file.fileno())
         self._unsynced.add(name)
-        self._of[learner] = Contribution(name, weight, digest.hexdigest())
+        self._of[learner] = Contribution(name, weight, digest.hexdigest(), tuple(largest))
 
     def model(self, learner: str) -> Buffer:
         """The learner's last model, mapped and not to be written to. Raises OSError or ValueError."""
@@ -92,9 +102,14 @@ class Contributions:
     def restore(self, manifest: Buffer) -> None:
         """Go back to what a manifest names. Raises ValueError for one that is none."""
         try:
-            entries: Mapping[str, Mapping[str, str | float]] = json.loads(manifest.tobytes())
+            entries: Mapping[str, Mapping[str, Any]] = json.loads(manifest.tobytes())
             self._of = {
-                learner: Contribution(str(kept["file"]), float(kept["weight"]), str(kept["checksum"]))
+                learner: Contribution(
+                    str(kept["file"]),
+                    float(kept["weight"]),
+                    str(kept["checksum"]),
+                    tuple(map(float, kept["largest"])),
+                )
                 for learner, kept in entries.items()
             }
         except (AttributeError, KeyError, TypeError) as error:

@@ -22,6 +22,10 @@ _TILE = 1 << 24
 """Elements after which memory that is a file is let go, 128 MiB of sums."""
 
 
+_PIECE = 1 << 16
+"""Elements whose magnitudes are looked at together: they stay in the processor's cache."""
+
+
 @dataclass(frozen=True)
 class Term:
     """One upload's part in a sum: weight · content."""
@@ -89,6 +93,18 @@ def write_scaled(
         release(base[start:stop], written=False)
         release_read(encoded, planes, start, stop)
     require_finite(bad, out)
+
+
+def largest_of(values: NDArray[Any]) -> float:
+    """The largest |x| of a segment, shape (elements,), of finite values; 0 when it is empty."""
+    pieces = (values[start : start + _PIECE] for start in range(0, values.size, _PIECE))
+    if np.issubdtype(values.dtype, np.integer) or values.dtype == np.bool_:
+        return float(max((max(abs(int(piece.max())), abs(int(piece.min()))) for piece in pieces), default=0))
+    # Without their signs, floats are in the order of their bits; NumPy compares integers of any width fast.
+    bits = np.dtype(f"u{values.dtype.itemsize}")
+    magnitude = bits.type(np.iinfo(bits).max >> 1)
+    largest = max(((piece.view(bits) & magnitude).max() for piece in pieces), default=bits.type(0))
+    return float(np.array(largest, bits).view(values.dtype))
 
 
 def _source(encoded: EncodedSegment, terms: Sequence[Term]) -> tuple[Source, list[NDArray[Any]]]:

@@ -7,8 +7,11 @@ A learner's new model takes the place of its previous one; the model of a learne
 few participants does not forget the others, and when learners come one at a time each moves the model by its share.
 
 The sums are kept from round to round and corrected: what is replaced is subtracted and what is new is added, a pass
-over two models. That is within (2 · n + K) · 2^-53 · max |p · w| / Σ p of the exact mean after n replacements; after
-`recompute_every` of them the sums are made anew from the files, in the order of the learners' names.
+over two models. Each of these steps rounds by at most 2^-53 · S, where S = Σ_k p_k · max |w_k| at that time, and what a
+large model has left behind stays when it is replaced by a small one. So each step is counted as the number of today's
+steps that may round as much, S then / S now; after 2 · `recompute_every` of them, two for each replacement, the sums
+are made anew from the files, in the order of the learners' names. The mean is always within
+(2 · recompute_every + K + 2) · 2^-53 · S / Σ p of the exact one, for each segment by its own S.
 
 A model is w_k as uploaded, clipped and scaled (w_t + s · u_k) where that is asked for; where learners upload updates,
 it is w_t + u_k, rounded to the tensor's dtype. Each is a file of the state directory as long as it counts, and counts
@@ -22,6 +25,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from metisfl.wire.codecs import Codec, Encoding
 from metisfl.wire.layout import Buffer
@@ -29,7 +33,7 @@ from metisfl_controller.aggregation.contributions import Contributions
 from metisfl_controller.aggregation.kernels import kinds
 from metisfl_controller.aggregation.rule import FUSED, Staged
 from metisfl_controller.aggregation.rules.mean import PLAIN, MeanOptions, WeightedMean
-from metisfl_controller.aggregation.sums import Term, write_scaled
+from metisfl_controller.aggregation.sums import Term, largest_of, write_scaled
 
 _MANIFEST = "contributions"
 
@@ -45,14 +49,17 @@ class FedRec(WeightedMean):
         *,
         recompute_every: int = 1000,
     ) -> None:
-        """`encoding`: of the uploads. `recompute_every`: replacements after which the sums are made anew."""
+        """`encoding`: of the uploads. `recompute_every`: replacements after which the sums are made anew; 0: always."""
         super().__init__(Encoding(encoding.layout, Codec.FLOAT32), replace(options, clip=None))
         self._uploads = encoding
         self._clip = options.clip
         self.needs_base = self.needs_base or self._clip is not None or encoding.updates
         self._contributions = contributions
         self._recompute_every = recompute_every
-        self._replaced = 0
+        self._rounded = np.zeros(len(self._sums))
+        """Of each segment, Σ S over the steps since the sums were made anew."""
+        self._bound = np.zeros(len(self._sums))
+        """S, kept up within a round: what it then is short of has been counted in `_rounded` as it was."""
         self._committed = self._stored = np.frombuffer(b"{}", np.uint8)
         """The manifests of the newest version, and of the newest that a file keeps."""
         self._finished = True
@@ -71,18 +78,24 @@ class FedRec(WeightedMean):
         for upload in uploads:
             self._finished = False
             kinds.require(upload.content, self._uploads.nbytes, "an upload")
-            if self._contributions.get(upload.learner) is not None:
+            if (replaced := self._contributions.get(upload.learner)) is not None:
                 terms.append(self._term(upload.learner, -1.0))
-                self._replaced += 1
-            self._contributions.put(upload.learner, self._whole(upload, base), upload.weight)
+                self._rounded += self._bound
+                self._bound = np.maximum(self._bound - replaced.weight * np.array(replaced.largest), 0.0)
+            model = self._whole(upload, base)
+            largest = [largest_of(sums.encoded.segment.of(model)) for sums in self._sums]
+            self._contributions.put(upload.learner, model, upload.weight, largest)
             terms.append(self._term(upload.learner, 1.0))
+            self._bound += upload.weight * np.array(largest)
+            self._rounded += self._bound
         for sums in self._sums:
             sums.add(terms)
 
     def finish(self, base: Buffer | None = None, last: Sequence[Staged] = ()) -> Buffer:
         """As `WeightedMean.finish`; files of the models that the result is made of are durable when it returns."""
         self.fold(last, base)
-        if self._replaced >= self._recompute_every:
+        self._bound = self._largest_sums()
+        if (self._rounded >= 2 * self._recompute_every * self._bound).any():
             self._recompute()
         self._total = self._stepped_total = math.fsum(self._contributions.weights)
         model = super().finish(base)
@@ -136,4 +149,9 @@ class FedRec(WeightedMean):
             terms = [self._term(learner, 1.0) for learner in batch]
             for sums in self._sums:
                 sums.add(terms)
-        self._replaced = 0
+        self._bound = self._largest_sums()
+        self._rounded[:] = 0
+
+    def _largest_sums(self) -> NDArray[np.float64]:
+        """S of each segment."""
+        return np.array(self._contributions.weighted_largest(len(self._sums)))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from metisfl.wire.codecs import Codec, Encoding
@@ -108,16 +109,70 @@ def test_within_1e_6_of_recomputation_after_1000_replacements(tmp_path: Path) ->
     federation.check(again)
 
 
-def test_recomputing_heals_what_a_huge_model_has_left(tmp_path: Path) -> None:
-    drifting, healed = (Federation(fed_rec(tmp_path / str(every), every=every), 1) for every in (10**6, 2))
-    for federation in (drifting, healed):
-        federation.round("a", "b", magnitude=1e18)
-        got = federation.round("a", "b")
-        if federation is healed:
-            federation.check(got)
-        else:
-            with pytest.raises(AssertionError):
-                federation.check(got)
+def exact_mean(federation: Federation, name: str) -> list[Fraction]:
+    """In rational numbers, element by element."""
+    total = sum(Fraction(weight) for _, weight in federation.last.values())
+    sums = [Fraction(0)] * LAYOUT.views(LAYOUT.allocate())[name].size
+    for arrays, weight in federation.last.values():
+        sums = [each + Fraction(weight) * Fraction(float(x)) for each, x in zip(sums, arrays[name], strict=True)]
+    return [each / total for each in sums]
+
+
+@FAST
+@given(
+    rounds=st.lists(
+        st.tuples(st.lists(st.sampled_from("abc"), min_size=1, max_size=3), st.integers(-12, 30)),
+        min_size=2,
+        max_size=10,
+    ),
+    every=st.sampled_from([1, 10, 1000]),
+)
+@example(rounds=[(["a", "b"], 18), (["a", "b"], 0)], every=1000)
+@example(rounds=[(["a", "b"], 9), (["a"], 0), (["b"], 0), (["b"], -9)], every=1000)
+def test_models_of_any_size_leave_nothing_behind_when_they_are_replaced(
+    tmp_path_factory: pytest.TempPathFactory, rounds: list[tuple[list[str], int]], every: int
+) -> None:
+    federation = Federation(fed_rec(tmp_path_factory.mktemp("rec"), every=every))
+    for participants, exponent in rounds:
+        got = federation.round(*participants, magnitude=10.0**exponent)["wide"]
+        total = sum(weight for _, weight in federation.last.values())
+        largest = sum(weight * np.abs(arrays["wide"]).max() for arrays, weight in federation.last.values()) / total
+        allowed = (2 * every + len(federation.last) + 3) * 2.0**-53 * largest
+        for x, mean in zip(got, exact_mean(federation, "wide"), strict=True):
+            assert abs(Fraction(float(x)) - mean) <= allowed
+
+
+def test_models_of_one_size_are_replaced_so_often_before_the_sums_are_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[int] = []
+    monkeypatch.setattr(FedRec, "_recompute", lambda self: made.append(replaced))
+    rule = fed_rec(tmp_path, every=8)
+    content = LAYOUT.pack({"w": np.ones(1000, np.float32), "wide": np.ones(33), "n": np.ones(5, np.int64)})
+    for replaced in range(9):  # noqa: B007 - the method above tells it
+        rule.fold([Staged(content, 3.0, "a")])
+        rule.finish()
+    assert made == [8]
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.array([1.5, -7.25, 3], np.float16),
+        np.array([-0.0, 0.0], np.float32),
+        np.array([np.finfo(np.float64).tiny / 4, -np.finfo(np.float64).max]),
+        np.array([-3.5, 2], "bfloat16"),
+        np.array([np.iinfo(np.int64).min, 5]),
+        np.array([7, 200], np.uint8),
+        np.array([False, True]),
+        np.zeros(0, np.float32),
+        np.linspace(-1, 0.5, 200_000),
+    ],
+    ids=lambda array: f"{array.dtype}-{array.size}",
+)
+def test_the_largest_magnitude(array: np.ndarray) -> None:
+    wide = array.astype(object) if array.dtype.kind in "iu" else array.astype(np.float64)
+    assert sums.largest_of(array) == float(max((abs(x) for x in wide), default=0))
 
 
 def test_it_goes_on_after_a_restart(tmp_path: Path) -> None:
