@@ -4,15 +4,26 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from metisfl.logs import ContextLogger
+from metisfl.wire.limits import MAX_METRICS
+
 _SECONDS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600)
+MAX_METRIC_SERIES = MAX_METRICS
+"""Names of model metrics that are shown, of each source: as many as one learner may report."""
+
 _STALENESS = (0, 1, 2, 3, 5, 10, 20, 50, 100)
 
 
 class ControllerMetrics:
     """The controller's metrics; every name starts with `metisfl_`."""
 
-    def __init__(self, registry: CollectorRegistry, federation: str) -> None:
+    def __init__(self, registry: CollectorRegistry, federation: str, log: ContextLogger) -> None:
         self.registry = registry
+        self._log = log
+        self._model_metrics: dict[str, set[str]] = {}
+        """Names that are shown, by source."""
+        self._complete: set[str] = set()
+        """Sources of which no more names are shown."""
         labels = {"federation": federation}
 
         def gauge(name: str, text: str, *names: str) -> Gauge:
@@ -88,4 +99,19 @@ class ControllerMetrics:
         self._output_uploads.labels(self._federation, outcome).inc()
 
     def model_metric(self, name: str, value: float, source: str) -> None:
+        """Learners name metrics as they like, and Prometheus keeps a series for each name: no more than
+        MAX_METRIC_SERIES are shown, those that came first."""
+        shown = self._model_metrics.setdefault(source, set())
+        if name not in shown and len(shown) >= MAX_METRIC_SERIES:
+            if source not in self._complete:
+                self._complete.add(source)
+                self._log.warning(
+                    "%s have named more than %d metrics: '%s' and others that are new are not told to Prometheus; "
+                    "the history has them",
+                    source,
+                    MAX_METRIC_SERIES,
+                    name,
+                )
+            return
+        shown.add(name)
         self._model_metric.labels(self._federation, name, source).set(value)

@@ -74,7 +74,7 @@ async def serve(settings: Settings, log: ContextLogger, stop: asyncio.Event) -> 
     memory = ModelMemory(
         budget=_budget(federation, log),
         directory=settings.state_dir / "staging",
-        kept_bytes=lambda layout: kept_bytes(aggregation, layout),
+        kept_bytes=lambda layout: kept_bytes(aggregation, layout, federation.spec.total_learners),
         max_slots=max_slots(aggregation),
         travelling=IN_MEMORY if federation.spec.protocol.outlives_versions else 1,
     )
@@ -86,7 +86,7 @@ async def serve(settings: Settings, log: ContextLogger, stop: asyncio.Event) -> 
         store=store,
         uploads=Uploads(memory, log),
         memory=memory,
-        metrics=ControllerMetrics(CollectorRegistry(), federation.metadata.name),
+        metrics=ControllerMetrics(CollectorRegistry(), federation.metadata.name, log),
         clock=clock,
         log=log,
     )

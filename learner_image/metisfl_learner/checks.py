@@ -13,10 +13,10 @@ import numpy as np
 from metisfl.proto.v1 import controller_pb2 as pb
 from metisfl.proto.v1 import model_pb2
 from metisfl.wire.layout import Buffer, Layout, LayoutError, is_float
-from metisfl.wire.limits import MAX_METRIC_NAME, MAX_METRICS
+from metisfl.wire.limits import MAX_METRIC_NAME, MAX_METRICS, METRIC_NAME
 from metisfl_learner.learner import Evaluation, Learner, TrainingResult, TrainingTask, Weights
 
-_METRIC_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_METRIC_NAME = re.compile(METRIC_NAME)
 
 
 class LearnerError(Exception):

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
+from metisfl.logs import logger
 from metisfl_controller.metrics import ControllerMetrics
 from metisfl_operator.metrics import OperatorMetrics
 
@@ -25,7 +26,7 @@ EVERYTHING = {"metrics": {"monitor": {"enabled": True}}, "rules": {"enabled": Tr
 def exported() -> set[str]:
     """The names of all series that controller and operator can have."""
     registry = CollectorRegistry()
-    ControllerMetrics(registry, "f")
+    ControllerMetrics(registry, "f", logger("test"))
     OperatorMetrics(registry)
     suffixes = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count"), "gauge": ("",)}
     return {f"{metric.name}{suffix}" for metric in registry.collect() for suffix in suffixes[metric.type]}

@@ -8,6 +8,7 @@ from unittest.mock import Mock
 
 from prometheus_client import CollectorRegistry
 
+from metisfl.logs import logger
 from metisfl_controller.metrics import ControllerMetrics
 from metisfl_operator.metrics import OperatorMetrics
 
@@ -38,7 +39,7 @@ def in_the_code(registry: CollectorRegistry) -> Described:
 
 
 def test_every_metric_is_described_as_it_is() -> None:
-    controller = ControllerMetrics(CollectorRegistry(), "test")
+    controller = ControllerMetrics(CollectorRegistry(), "test", logger("test"))
     controller.learners("ready", 1)
     controller.evaluators("working", 1)
     controller.upload("accepted")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from metisfl.proto.v1 import model_pb2
 from metisfl.wire.codecs import Codec, Encoding
 from metisfl.wire.frames import ChunkFrame
 from metisfl.wire.layout import Buffer, Layout, LayoutError
-from metisfl.wire.limits import MAX_COUNT, MAX_METRIC_NAME, MAX_METRICS
+from metisfl.wire.limits import MAX_COUNT, MAX_METRIC_NAME, MAX_METRICS, METRIC_NAME
 from metisfl.wire.reassembly import Reassembly
 from metisfl.wire.sections import Sections
 from metisfl_controller.aggregation.admission import Use
@@ -26,6 +27,9 @@ from metisfl_controller.state.models import RESERVED_NAME
 
 WRITERS = 4
 """Threads that write uploads to disk, which is as many as have slots."""
+
+
+_METRIC_NAME = re.compile(METRIC_NAME)
 
 
 class UploadError(ValueError):
@@ -204,5 +208,9 @@ def check_metrics(metrics: Iterable[model_pb2.Metric]) -> None:
     if len(listed) > MAX_METRICS:
         raise UploadError(f"{len(listed)} metrics, at most {MAX_METRICS} are taken")
     for metric in listed:
-        if not 0 < len(metric.name) <= MAX_METRIC_NAME or not np.isfinite(metric.value):
-            raise UploadError(f"metric '{metric.name[:80]}' is {metric.value}; metrics need a name and a finite value")
+        if len(metric.name) > MAX_METRIC_NAME or not _METRIC_NAME.fullmatch(metric.name):
+            raise UploadError(
+                f"a metric is named {metric.name[:80]!r}; names are letters, digits and _, at most {MAX_METRIC_NAME}"
+            )
+        if not np.isfinite(metric.value):
+            raise UploadError(f"metric '{metric.name}' is {metric.value}; metrics are finite")

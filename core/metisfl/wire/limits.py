@@ -19,6 +19,7 @@ MAX_MODEL_BYTES = 1 << 40
 
 MAX_METRICS = 64
 MAX_METRIC_NAME = 63
+METRIC_NAME = r"[A-Za-z_][A-Za-z0-9_]*"
 MAX_COUNT = 1 << 48
 """Of examples and batches: sums of them stay exact in float64 and fit a database's integers."""
 

@@ -109,7 +109,7 @@ def deliver(progress: Progress, log: ContextLogger, monkeypatch: pytest.MonkeyPa
 
     def made(shelf: Shelf, versions: str = "All") -> Delivery:
         found = federation(url="s3://bucket/x", versions=versions)
-        metrics = ControllerMetrics(CollectorRegistry(), "demo")
+        metrics = ControllerMetrics(CollectorRegistry(), "demo", logger("test"))
         return Delivery(lambda: found, UID, progress, lambda url, folder: shelf, metrics, log)  # type: ignore[arg-type]
 
     return made
@@ -246,7 +246,7 @@ async def test_without_an_output_nothing_is_waited_for(progress: Progress, log: 
     def never(url: str, folder: str) -> Any:
         raise AssertionError("nothing is asked for")
 
-    metrics = ControllerMetrics(CollectorRegistry(), "demo")
+    metrics = ControllerMetrics(CollectorRegistry(), "demo", logger("test"))
     delivery = Delivery(federation, UID, progress, never, metrics, log)  # type: ignore[arg-type]
     delivery.start()
     await asyncio.wait_for(delivery.finish(60), 5)

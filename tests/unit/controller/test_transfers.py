@@ -386,6 +386,9 @@ async def test_updates_that_are_not_what_was_agreed_on_are_refused(
         pb.Evaluation(examples=1, metrics=[model_pb2.Metric(name="", value=1)]),
         pb.Evaluation(examples=1, metrics=[model_pb2.Metric(name="x" * (MAX_METRIC_NAME + 1), value=1)]),
         pb.Evaluation(examples=1, metrics=[model_pb2.Metric(name="a", value=float("inf"))]),
+        pb.Evaluation(examples=1, metrics=[model_pb2.Metric(name="a\n", value=1)]),
+        pb.Evaluation(examples=1, metrics=[model_pb2.Metric(name='a",b="c', value=1)]),
+        pb.Evaluation(examples=1, metrics=[model_pb2.Metric(name="1st", value=1)]),
     ],
 )
 def test_hostile_evaluations_are_refused(evaluation: pb.Evaluation) -> None:
