@@ -79,12 +79,12 @@ def kernels_of(spec: AggregationSpec) -> tuple[Kernels, ...]:
     )
 
 
-def kept_bytes(spec: AggregationSpec, layout: Layout) -> int:
-    """Memory that the rule and lineage use beside models that are served or being made."""
+def kept_bytes(spec: AggregationSpec, layout: Layout, learners: int) -> int:
+    """Memory that the rule and lineage use beside models that are served or being made, with so many learners."""
     # One update at a time is written out as a whole model.
     written = layout.nbytes * ((spec.rule is AggregationRule.FED_REC) + bool(spec.keep_updates))
     if is_robust(spec.rule):
-        return robust_kept_bytes(layout) + written
+        return robust_kept_bytes(spec.rule, layout, learners) + written
     step = _step_of(spec.server_optimizer)
     moments = len(step.initial) * moments_nbytes(layout) if step else 0
     control = _control_bytes(layout) if spec.rule is AggregationRule.SCAFFOLD else 0

@@ -2,7 +2,8 @@
 
 Beside its upload slots, a controller holds at most, all at once, while it finishes a round:
 
-    what the rule keeps     sums of 8 bytes an element; moments of a server optimiser
+    what the rule keeps     sums of 8 bytes an element; moments of a server optimiser; the inner products of
+                            K updates, about 8 · K² bytes a time
     the next model          1 model
     the served model        1 model, which is also the base of the learners' updates
     as it travels           1 model: its chunk messages in Float32; in a narrower codec, its encoded form and those;

@@ -76,6 +76,7 @@ def robust_kernels_of(rule: AggregationRule) -> tuple[Kernels, ...]:
     return (ranks, products) if _RULES[rule].compares else (ranks,)
 
 
-def robust_kept_bytes(layout: Layout) -> int:
-    """A tile of sums, while the round is finished."""
-    return 8 * min(TILE, max(segment.elements for segment in layout.segments))
+def robust_kept_bytes(rule: AggregationRule, layout: Layout, learners: int) -> int:
+    """A tile of sums, and the inner products of so many learners' updates, while the round is finished."""
+    tile = min(TILE, max(segment.elements for segment in layout.segments))
+    return 8 * tile + (products.nbytes(learners, tile) if _RULES[rule].compares else 0)

@@ -70,4 +70,14 @@ def test_kernels_are_compiled_for_who_uses_them() -> None:
     ],
 )
 def test_what_a_rule_keeps_counts(members: dict[str, Any], expected: int) -> None:
-    assert kept_bytes(spec(**members), LAYOUT) == expected
+    assert kept_bytes(spec(**members), LAYOUT, 3) == expected
+
+
+@pytest.mark.parametrize("rule_name", ["Krum", "MultiKrum", "Bulyan", "GeometricMedian", "CenteredClip"])
+def test_rules_that_compare_updates_need_memory_for_every_two(rule_name: str) -> None:
+    few, many, median = (
+        kept_bytes(spec(rule=name), LAYOUT, learners)
+        for name, learners in ((rule_name, 8), (rule_name, 800), ("Median", 800))
+    )
+    assert many - few >= 8 * (800**2 - 8**2)
+    assert many - median >= 8 * 800**2

@@ -21,6 +21,9 @@ the result does not depend on threads."""
 _PARTIAL_BYTES = 1 << 26
 """Of the sums of pieces that are not added yet."""
 
+_MATRICES = 4
+"""Of K × K that there are beside those sums: the result, what is added to it, and from the result to distances."""
+
 _SCRATCH_BYTES = 1 << 18
 """Of a block of all models as float64: in the level-2 cache, with room for what is read."""
 
@@ -131,6 +134,15 @@ def add_products(
         for each in partial:
             upper = np.triu(each[:models, :models])
             products += upper + np.triu(upper, 1).T
+
+
+def nbytes(models: int, elements: int) -> int:
+    """Memory for the inner products of so many models, a range of at most so many elements at a time, and for the
+    distances that are made of them."""
+    rows = -(-models // _ROWS) * _ROWS
+    matrix = 8 * rows * rows
+    pieces = -(-elements // PIECE)
+    return max(matrix, min(_PARTIAL_BYTES, pieces * matrix)) + _MATRICES * matrix
 
 
 def _arguments(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -9,11 +11,13 @@ from hypothesis import strategies as st
 
 from metisfl.wire.codecs import Codec, Encoding
 from metisfl.wire.layout import Layout
-from metisfl_controller.aggregation.kernels import kinds
+from metisfl_controller.aggregation.gathered import Gathered
+from metisfl_controller.aggregation.kernels import kinds, products
 from metisfl_controller.aggregation.kernels.folding import Source
 from metisfl_controller.aggregation.kernels.networks import sorting_network
 from metisfl_controller.aggregation.kernels.products import PIECE, add_products
 from metisfl_controller.aggregation.kernels.ranks import sum_around_median, sum_ranks
+from metisfl_controller.aggregation.rules.distances import squared_distances
 from tests.unit.controller.rules import oracles
 from tests.unit.controller.rules.samples import FLOATS, dtype_of
 
@@ -166,3 +170,18 @@ def test_inner_products_do_not_depend_on_threads_or_calls() -> None:
         add_products(in_parts, source_of(models), start, min(size, start + 2 * PIECE))
     np.testing.assert_array_equal(whole, alone)
     np.testing.assert_array_equal(whole, in_parts)
+
+
+@pytest.mark.parametrize(("models", "elements"), [(9, 100_000), (300, 40_000), (300, 500_000)])
+def test_memory_for_inner_products_is_as_planned(models: int, elements: int) -> None:
+    layout = Layout.of({"w": np.zeros(elements, np.float32)})
+    zeros = layout.allocate()
+    gathered = Gathered(Encoding(layout, Codec.FLOAT32), [zeros] * models, zeros)
+    tracemalloc.start()
+    try:
+        squared_distances(gathered.inner_products())
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    planned = products.nbytes(models, elements)
+    assert planned / 3 < peak < planned + (1 << 18)

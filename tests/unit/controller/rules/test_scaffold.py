@@ -224,7 +224,8 @@ def test_the_memory_budget_knows_of_control_variates() -> None:
     """Sums of 8 bytes, and c, the next c and c's chunks of 4: of 10 trainable float32 elements and the stamp."""
     layout = Layout.of({"w": np.zeros(10, np.float32), "n": np.zeros(1000, np.int64)})
     alone, with_variates = (
-        kept_bytes(AggregationSpec(rule=rule), layout) for rule in (AggregationRule.FED_AVG, AggregationRule.SCAFFOLD)
+        kept_bytes(AggregationSpec(rule=rule), layout, 3)
+        for rule in (AggregationRule.FED_AVG, AggregationRule.SCAFFOLD)
     )
     control = control_layout(layout)
     assert control.nbytes == 64 + 3 * 8
