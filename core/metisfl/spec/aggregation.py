@@ -60,8 +60,8 @@ class FedRecSpec(SpecModel):
     """How FedRec keeps its sums exact."""
 
     recompute_every: Annotated[int, Field(ge=1, le=1_000_000)] = 1000
-    """After so many replacements the sums are made anew from the learners' last models. Deterministic aggregation does
-    so in every round."""
+    """After so many replacements the sums are made anew from the learners' last models; after fewer, when models have
+    become smaller. Deterministic aggregation does so in every round."""
 
 
 class AggregationSpec(SpecModel):

@@ -15,6 +15,10 @@ def _protocol(spec: Json) -> str:
     return str(spec.get("protocol", {}).get("type", ProtocolType.SYNCHRONOUS))
 
 
+_BY_COORDINATE = ("Median", "TrimmedMean", "Bulyan")
+"""Rules that look at each coordinate of updates on its own."""
+
+
 def _codec(spec: Json) -> str:
     return str(spec.get("transport", {}).get("codec", "Float32"))
 
@@ -63,6 +67,10 @@ def _first_round_is_one_epoch(spec: Json) -> bool:
 
 def _scaffold(spec: Json) -> bool:
     return bool(spec.get("aggregation", {}).get("rule") == "Scaffold")
+
+
+def _coordinates_are_sent(spec: Json) -> bool:
+    return _codec(spec) != "TopK" or spec.get("aggregation", {}).get("rule") not in _BY_COORDINATE
 
 
 def _variates_keep_their_weights(spec: Json) -> bool:
@@ -123,6 +131,14 @@ RULES: tuple[Rule, ...] = (
         message="protocol Asynchronous needs selection.type All: every learner is given its next task at once",
         holds=_all_without_rounds,
         cel=f"!({_ASYNCHRONOUS}) || self.selection.type == 'All'",
+    ),
+    Rule(
+        path=("spec",),
+        message="transport.codec TopK does not go with aggregation.rule Median, TrimmedMean or Bulyan: what an update "
+        "leaves out counts as 0, so that these hardly move a coordinate that fewer than half send; take another codec, "
+        "such as Int8, or a rule that judges whole updates, such as MultiKrum or GeometricMedian",
+        holds=_coordinates_are_sent,
+        cel=f"self.transport.codec != 'TopK' || !(self.aggregation.rule in {list(_BY_COORDINATE)})",
     ),
     Rule(
         path=("spec",),

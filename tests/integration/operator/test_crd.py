@@ -87,6 +87,15 @@ VALID = {
     "Krum of enough": robust({"rule": "Krum"}, 5),
     "MultiKrum of enough": robust({"rule": "MultiKrum", "multiKrum": {"byzantine": 3, "select": 2}}, 9),
     "Bulyan of enough": robust({"rule": "Bulyan", "bulyan": {"byzantine": 2}}, 11),
+    "TopK for MultiKrum": changed(
+        "spec",
+        {
+            **MINIMAL["spec"],
+            "aggregation": {"rule": "MultiKrum"},
+            "learnerGroups": [group(replicas=7)],
+            "transport": {"codec": "TopK"},
+        },
+    ),
     "Bulyan without attackers": robust({"rule": "Bulyan", "bulyan": {"byzantine": 0}}, 3),
     "Krum of enough at random": robust({"rule": "Krum"}, 9, {"type": "Random", "random": {"fraction": "0.5"}}),
     "Krum of enough in turn": robust({"rule": "Krum"}, 9, {"type": "RoundRobin", "roundRobin": {"learners": 5}}),
@@ -351,6 +360,18 @@ INVALID_BY_RULE = {
     "Krum of too few": robust({"rule": "Krum"}, 4),
     "MultiKrum of too few": robust({"rule": "MultiKrum", "multiKrum": {"byzantine": 3}}, 8),
     "Bulyan of too few": robust({"rule": "Bulyan"}, 6),
+    **{
+        f"TopK for {rule}": changed(
+            "spec",
+            {
+                **MINIMAL["spec"],
+                "aggregation": {"rule": rule},
+                "learnerGroups": [group(replicas=7)],
+                "transport": {"codec": "TopK"},
+            },
+        )
+        for rule in ("Median", "TrimmedMean", "Bulyan")
+    },
     "Krum of too few, the rest evaluators": changed(
         "spec",
         {
