@@ -57,7 +57,7 @@ def _common(command: Command) -> Command:
     return command
 
 
-@bench.command("round")
+@bench.command("round", short_help="Whole rounds of a real controller.")
 @_common
 @click.option("--codec", type=click.Choice([str(codec) for codec in Codec]), default="Float32", show_default=True)
 @click.option("--compression", type=click.Choice(["None", "Zstd"]), default="None", show_default=True)
@@ -114,7 +114,7 @@ def round_command(
     _report("round", as_json, lambda: rounds.run(parameters_of_run, _tell))
 
 
-@bench.command("aggregate")
+@bench.command("aggregate", short_help="The weighted mean, against the memory's speed.")
 @_common
 @click.option("--threads", type=click.IntRange(1), help="By default as many as the CPU limit allows.")
 def aggregate_command(
@@ -128,7 +128,7 @@ def aggregate_command(
     _report("aggregate", as_json, lambda: aggregate.run(of_run, _tell))
 
 
-@bench.command("rules")
+@bench.command("rules", short_help="What each aggregation rule costs beside FedAvg.")
 @_common
 @click.option("--rules", "names", metavar="NAMES", default="all", show_default=True,
               help="Which to measure beside FedAvg, such as Median,Krum.")  # fmt: skip
@@ -148,7 +148,7 @@ def rules_command(
     _report("rules", as_json, lambda: rules.run(of_run, _tell))
 
 
-@bench.command("fanin")
+@bench.command("fanin", short_help="Very many learners, a connection each.")
 @click.option("--learners", type=click.IntRange(2, 10_000), default=10_000, show_default=True,
               help="Connections, all of them idle and then in one round.")  # fmt: skip
 @click.option("--participants", type=click.IntRange(1, 10_000), default=1_000, show_default=True,
@@ -174,7 +174,7 @@ def fanin_command(
     _report("fanin", as_json, lambda: fanin.run(of_run, _tell))
 
 
-@bench.command("codecs")
+@bench.command("codecs", short_help="What each codec costs and saves.")
 @_common
 @click.option("--codec", "codecs", type=click.Choice([str(codec) for codec in Codec]), multiple=True,
               help="Which to measure, once or more; all of them by default.")  # fmt: skip

@@ -14,7 +14,7 @@ def model() -> None:
     """Models of federations in a cluster."""
 
 
-@model.command("get")
+@model.command("get", short_help="Fetch a federation's model from a cluster.")
 @click.argument("name")
 @click.option(
     "-o",

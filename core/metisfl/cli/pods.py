@@ -13,7 +13,8 @@ from metisfl.cli.options import cluster_options, reaching
 @click.option("--learner", metavar="GROUP-N", help="A learner's log, such as silo-a-0.  [default: the controller's]")
 @click.option("--controller", is_flag=True, help="The controller's log.")
 @click.option("-f", "--follow", is_flag=True, help="Go on with what is written from now on.")
-@click.option("--tail", metavar="LINES", type=click.IntRange(min=0), default=200, show_default=True)
+@click.option("--tail", metavar="LINES", type=click.IntRange(min=0), default=200, show_default=True,
+              help="The last so many.")  # fmt: skip
 @click.option("--previous", is_flag=True, help="Of the container before this one: what it wrote before it crashed.")
 @click.option("--raw", is_flag=True, help="Lines as they are, JSON for example.")
 def logs(

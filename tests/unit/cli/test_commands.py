@@ -35,6 +35,13 @@ def test_every_command_explains_itself_with_examples(command: list[str]) -> None
         assert "Example" in result.output
 
 
+@pytest.mark.parametrize("group", [[], ["model"], ["bench"]])
+def test_lists_of_commands_say_in_one_whole_line_what_each_does(group: list[str]) -> None:
+    commands = metisfl(*group, "--help").output.partition("Commands:\n")[2].splitlines()
+    assert commands
+    assert all(line.endswith(".") and not line.endswith("...") for line in commands)
+
+
 def test_help_loads_nothing_heavy() -> None:
     code = (
         "import sys; from metisfl.cli.main import main\n"
