@@ -42,7 +42,9 @@ def _run(settings: Settings, worker: Worker) -> ExitCode:
     try:
         asyncio.run(run(settings, worker))
     except FatalError as error:
-        log.error("giving up with exit status %d: %s", error.code, error.message)
+        # The way into the user's module; other errors have said all, or their traceback is in the log already.
+        cause = error.__cause__ if error.code is ExitCode.ENTRYPOINT else None
+        log.error("giving up with exit status %d: %s", error.code, error.message, exc_info=cause)
         _explain(settings.termination_log, error.message)
         return error.code
     except Exception as error:

@@ -62,7 +62,7 @@ def _import(entrypoint: str, module_name: str) -> ModuleType:
             raise EntrypointError(
                 f"entrypoint {entrypoint}: there is no module '{error.name}'; in a cluster it must be in the learner "
                 "image or in learner.sourceRef's ConfigMap, locally beside the Federation's file"
-            ) from error
+            ) from None
         raise EntrypointError(
             f"entrypoint {entrypoint}: importing {module_name} needs the module '{error.name}', "
             "which is not installed (in a cluster: in the learner image)"

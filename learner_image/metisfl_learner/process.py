@@ -60,7 +60,6 @@ async def _learn(settings: Settings, worker: Worker) -> None:
         try:
             learner_class = await worker.run(lambda: load_class(settings.entrypoint))
         except EntrypointError as error:
-            log.error("%s", error, exc_info=error.__cause__)
             await _report(client, _join_request(settings, "unknown", Capability), error)
             raise
         session = Session(
@@ -74,10 +73,6 @@ async def _learn(settings: Settings, worker: Worker) -> None:
         error_text = ""
         try:
             await session.run()
-        except EntrypointError as error:
-            log.error("%s", error, exc_info=error.__cause__)
-            error_text = error.message
-            raise
         except FatalError as error:
             error_text = error.message
             raise
