@@ -89,7 +89,7 @@ def _standing(conductor: Conductor) -> tuple[FederationState, str, str]:
     if machine.phase in (Phase.GATHERING, Phase.BETWEEN):
         told = f"{len(machine.ready)} of at least {machine.plan.min_learners} learners are ready"
         return FederationState.WAITING_FOR_LEARNERS, "LearnersMissing", told
-    return _STATES[machine.phase], "", ""
+    return _STATES[machine.phase], "", machine.termination.remark
 
 
 def round_document(record: RoundRecord, progress: Progress) -> RoundDocument:

@@ -125,12 +125,14 @@ class FinalEvaluation:
         learners_done = self.learners_part is None or self.learners_part.done(now)
         return learners_done and self.evaluators_part.done(now)
 
-    def told(self) -> Conclusion:
-        """The conclusion, with whose metrics of the last version are missing."""
+    def told(self, remark: str) -> Conclusion:
+        """The conclusion, with whose metrics of the last version are missing, and a remark if there is one."""
         message = self.conclusion.message
         if self.learners_part is not None and not self.learners_part.evaluation.reports:
             message += "; no learner evaluated the last version in time"
         if missing := self.evaluators_part.missing:
             noun = "evaluator" if len(missing) == 1 else "evaluators"
             message += f"; {noun} {', '.join(missing)} did not evaluate the last version in time"
+        if remark:
+            message += f"; {remark}"
         return replace(self.conclusion, message=message)

@@ -46,8 +46,8 @@ class Machine:
         self._gathering = Gathering(self._learners, plan)
         self._initial = InitialModel(self._learners, plan.round_deadline)
         self._training = training_of(plan, self._learners, self._out.append, resumed)
-        self._termination = Termination(plan, resumed.observed)
-        self._judging = Judge(self._termination, self._out.append)
+        self.termination = Termination(plan, resumed.observed)
+        self._judging = Judge(self.termination, self._out.append)
         self.evaluators = Evaluators(self._learners, self._out.append, resumed.version)
         self._final: FinalEvaluation | None = None
         self._returning = resumed.version is not None
@@ -186,7 +186,7 @@ class Machine:
         self.plan, self._next_plan = plan, None
         self._gathering.plan, self._initial.deadline = plan, plan.round_deadline
         self._learners.selector.policy = plan.selection
-        self._termination.adopt(plan)
+        self.termination.adopt(plan)
         self._training.adopt(plan)
         self._out.append(m.PlanAdopted())
 
@@ -204,7 +204,7 @@ class Machine:
 
     def _between(self) -> None:
         assert self.version is not None
-        ending = self._termination.by_rounds(self.version) or self._out_of_time
+        ending = self.termination.by_rounds(self.version) or self._out_of_time
         if ending is not None:
             self._evaluate_last(ending)
         elif self._gathering.done(self._now) if self._returning else self._gathering.enough:
@@ -240,7 +240,7 @@ class Machine:
         if self.phase not in (Phase.BETWEEN, Phase.TRAINING, Phase.EVALUATING):
             return
         for observed in self.evaluators.conclusive():
-            conclusion = self._termination.observe(observed)
+            conclusion = self.termination.observe(observed)
             if conclusion is not None and self._final is not None:
                 self._final.conclusion = conclusion
             elif conclusion is not None:
@@ -248,7 +248,7 @@ class Machine:
 
     def _watch_attendance(self) -> None:
         watched = self.phase in (Phase.GATHERING, Phase.INITIALISING, Phase.BETWEEN, Phase.TRAINING)
-        if watched and (conclusion := self._termination.by_attendance(self.ready, self._now)):
+        if watched and (conclusion := self.termination.by_attendance(self.ready, self._now)):
             self._end(conclusion)
 
     # ---- the end
@@ -276,7 +276,7 @@ class Machine:
         part = self._final.learners_part
         if part is not None and (conclusion := self._judging.record(part.evaluation, conclusive=True)):
             self._final.conclusion = conclusion
-        self._end(self._final.told())
+        self._end(self._final.told(self.termination.remark))
 
     def _fail(self, reason: str, message: str) -> None:
         self._end(Conclusion(reason, message, complete=False))
@@ -290,7 +290,7 @@ class Machine:
 
     @property
     def _out_of_time(self) -> Conclusion | None:
-        return self._termination.by_time(self.started_at, self._now)
+        return self.termination.by_time(self.started_at, self._now)
 
     def _why_wait(self) -> str:
         if self.phase in (Phase.GATHERING, Phase.BETWEEN):

@@ -112,6 +112,24 @@ def test_a_changed_plan_holds_for_what_was_seen_before() -> None:
     assert termination.observe(Observed(MetricSource.LEARNERS, 1, {"m": 1.0}))
 
 
+def test_a_metric_that_nobody_reports_is_remarked_upon() -> None:
+    termination = Termination(
+        plan_with(
+            target=Target("acuracy", at_least=1.0),
+            plateau=Plateau("f1", 4, Goal.MAXIMISE, 0.0, MetricSource.EVALUATORS),
+        )
+    )
+    assert termination.remark == ""
+    termination.observe(Observed(MetricSource.EVALUATORS, 0, {"f1": 0.5}))
+    assert termination.remark == ""
+    termination.observe(Observed(MetricSource.LEARNERS, 0, {"loss": 2.0, "accuracy": 0.5}))
+    assert termination.remark == (
+        "the end depends on acuracy, which nobody has reported; reported metrics: accuracy, loss"
+    )
+    termination.observe(Observed(MetricSource.LEARNERS, 1, {"acuracy": 0.5}))
+    assert termination.remark == ""
+
+
 def plan_with(**changes: Any) -> Plan:
     return Plan(
         expected_learners=1, min_learners=1, quorum_percent=100, round_deadline=DEADLINE, max_rounds=99, **changes
@@ -130,6 +148,20 @@ def course(f: Any, *accuracies: float, start: int = 0) -> list[str]:
             f.uploads("a-0")
             f.committed(version + 1)
     return lines
+
+
+def test_an_end_by_rounds_tells_of_a_metric_that_nobody_reported(script: Scripts) -> None:
+    f = script(learners=1, max_rounds=2, target=Target("acuracy", at_least=0.9))
+    f.started("a-0")
+    remark = "the end depends on acuracy, which nobody has reported; reported metrics: accuracy"
+    said = []
+    for version, accuracy in enumerate((0.5, 0.6, 0.95)):
+        said += f.evaluates(version, a_0=accuracy)
+        if f.end is None:
+            f.uploads("a-0")
+            f.committed(version + 1)
+    assert said.count(f"remark: {remark}") == 1
+    assert f.end.message == f"all 2 rounds are done; {remark}"
 
 
 def test_patience_over_rounds(script: Scripts) -> None:

@@ -18,6 +18,7 @@ class Judge:
         self._termination = termination
         self._say = say
         self._known: int | None = None
+        self._remarked = ""
 
     def knows(self, version: int | None) -> bool:
         """Whether this controller has heard learners' metrics of the version, the newest."""
@@ -34,4 +35,8 @@ class Judge:
         self._say(m.RecordMetrics(evaluation.version, means, MetricSource.LEARNERS, conclusive))
         values = {name: mean.value for name, mean in means.items()}
         seen = Observed(MetricSource.LEARNERS, evaluation.version, values)
-        return self._termination.observe(seen) if conclusive else None
+        conclusion = self._termination.observe(seen) if conclusive else None
+        if (remark := self._termination.remark) and remark != self._remarked:
+            self._remarked = remark
+            self._say(m.Remark(remark))
+        return conclusion

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from metisfl.spec.termination import MetricSource
 from metisfl_controller.rounds.plan import Plan
-from metisfl_controller.rounds.termination.conclusion import Conclusion
+from metisfl_controller.rounds.termination.conclusion import Conclusion, metric_name
 from metisfl_controller.rounds.termination.max_duration import MaxDuration
 from metisfl_controller.rounds.termination.max_rounds import MaxRounds
 from metisfl_controller.rounds.termination.plateau import PlateauWatch
@@ -31,6 +31,7 @@ class Termination:
     def __init__(self, plan: Plan, observed: Iterable[Observed] = ()) -> None:
         self._seen: list[Observed] = []
         self._newest: dict[MetricSource, int] = {}
+        self._names: dict[MetricSource, set[str]] = {}
         self.adopt(plan)
         for each in observed:
             self.observe(each)
@@ -65,7 +66,21 @@ class Termination:
             return None
         self._newest[observed.source] = observed.version
         self._seen.append(observed)
+        self._names.setdefault(observed.source, set()).update(observed.values)
         return self._watch(observed)
+
+    @property
+    def remark(self) -> str:
+        """A word about a metric that the end depends on and that is in no report so far; empty when all is well."""
+        for watch in self._watches:
+            reported = self._names.get(watch.source)
+            if reported is not None and watch.metric not in reported:
+                names = ", ".join(metric_name(name, watch.source) for name in sorted(reported)) or "none"
+                return (
+                    f"the end depends on {metric_name(watch.metric, watch.source)}, which nobody has reported; "
+                    f"reported metrics: {names}"
+                )
+        return ""
 
     def _watch(self, observed: Observed) -> Conclusion | None:
         conclusions = [
