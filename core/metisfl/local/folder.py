@@ -104,7 +104,8 @@ class RunFolder:
             self.federation.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
             self._prepare_access(federation, uid)
         except OSError as error:
-            raise RunFolderError(f"{error.filename or self.root} cannot be used: {error.strerror}") from error
+            where = error.filename or self.root
+            raise RunFolderError(f"{where} cannot be used: {error.strerror}; name another with --output") from error
         except ArchiveError as error:
             raise RunFolderError(f"{archive} cannot be gone on from: {error}") from error
         except PemError as error:

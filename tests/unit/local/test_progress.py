@@ -185,7 +185,14 @@ def test_plain_progress_tells_what_happened_in_its_order_however_quick_the_round
     console = Console(file=io.StringIO(), width=40)
     shown = [snapshot(0, FederationState.INITIALISING), snapshot(2, FederationState.COMPLETE)]
     words = [line.split(" ")[0] for line in lines_of(PlainDisplay(console), console, shown)[2:-1]]
-    assert words == ["fetching", "training", "round", "round", "complete"]
+    assert words == ["fetching", "training", "round", "round"]
+
+
+def test_plain_progress_tells_once_what_is_odd_while_rounds_go_on() -> None:
+    console = Console(file=io.StringIO(), width=40)
+    shown = [snapshot(1), snapshot(2, message="nobody reports f1"), snapshot(3, message="nobody reports f1")]
+    lines = lines_of(PlainDisplay(console), console, shown)
+    assert [line for line in lines if "f1" in line] == ["training (nobody reports f1)"]
 
 
 def test_a_round_whose_version_is_not_evaluated_yet_shows_the_newest_values_with_their_version() -> None:

@@ -41,6 +41,7 @@ class PlainDisplay:
         self._max_seconds: int | None = None
         self._unit = "round"
         self._state: FederationState | None = None
+        self._remark = ""
         self._rounds_shown = 0
 
     def open(self, federation: Federation, output: str) -> None:
@@ -60,9 +61,12 @@ class PlainDisplay:
         for entry in fresh:
             _print(self._console, _round_line(entry, snapshot, self._max_seconds, self._unit))
         self._rounds_shown = len(snapshot.rounds)
-        if document.state is not self._state:
-            self._state = document.state
-            _print(self._console, _state_line(document))
+        remark = document.message if document.state is FederationState.TRAINING else ""
+        if document.state is not self._state or remark not in ("", self._remark):
+            self._state, self._remark = document.state, remark or self._remark
+            # Whoever follows tells the end.
+            if not document.state.final:
+                _print(self._console, _state_line(document))
 
     def note(self, text: str) -> None:
         _print(self._console, text)
@@ -101,10 +105,8 @@ def _state_line(document: FederationDocument) -> str:
             text = "evaluating the last version"
         case FederationState.DELIVERING:
             text = "delivering the model"
-        case FederationState.COMPLETE:
-            text = "complete"
-        case FederationState.FAILED:
-            text = "failed"
+        case _:
+            text = document.state.value
     why = ": ".join(filter(None, [document.reason, document.message]))
     return f"{text} ({why})" if why else text
 
