@@ -11,14 +11,23 @@ from metisfl_controller.rounds.tasks import Kind, Order, TaskId
 
 
 class Learners:
-    """Names the tasks of one federation and one controller's incarnation; `say` takes the commands."""
+    """Names the tasks of one federation and one controller's incarnation, which found version `inherited`; `say` takes
+    the commands."""
 
-    def __init__(self, federation: str, incarnation: int, say: Callable[[m.Command], None], selector: Selector) -> None:
+    def __init__(
+        self,
+        federation: str,
+        incarnation: int,
+        inherited: int | None,
+        say: Callable[[m.Command], None],
+        selector: Selector,
+    ) -> None:
         self.selector = selector
         self.ready: dict[str, m.LearnerReady] = {}
         """What each came with, until it is given work."""
         self._federation = federation
         self._incarnation = incarnation
+        self._inherited = -1 if inherited is None else inherited
         self._say = say
 
     def choose(self, round: int, extra: int = 0, also: Set[str] = frozenset()) -> list[str]:
@@ -36,7 +45,13 @@ class Learners:
         return TaskId(self._federation, self._incarnation, kind, version, learner, attempt)
 
     def trains_from(self, task: TaskId, version: int | None) -> bool:
-        """Whether the task, perhaps of an earlier controller, turns this version into the next."""
+        """Whether the task, perhaps of an earlier controller, turns this version into the next.
+
+        An earlier controller may have made versions that are lost, such as those after a backup: this one's of the same
+        number are others.
+        """
+        if task.incarnation != self._incarnation and task.base_version > self._inherited:
+            return False
         return (task.federation, task.kind, task.base_version) == (self._federation, Kind.TRAIN, version)
 
     def unpack(self, learner: str) -> m.LearnerReady:

@@ -42,7 +42,9 @@ class Machine:
         self.version = resumed.version
         self.started_at = resumed.started_at
         self._out: list[m.Command] = []
-        self._learners = Learners(federation, incarnation, self._out.append, Selector(plan.selection, resumed.learners))
+        self._learners = Learners(
+            federation, incarnation, resumed.version, self._out.append, Selector(plan.selection, resumed.learners)
+        )
         self._gathering = Gathering(self._learners, plan)
         self._initial = InitialModel(self._learners, plan.round_deadline)
         self._training = training_of(plan, self._learners, self._out.append, resumed)

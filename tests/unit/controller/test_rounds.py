@@ -417,6 +417,21 @@ def test_a_restarted_controller_asks_for_what_learners_hold(script: Scripts) -> 
     assert f.uploads("a-0", "a-1", "b-0")[-1] == "commit 5 of a-0 a-1 b-0"
 
 
+def test_a_version_made_anew_is_not_the_one_that_an_earlier_controller_made(script: Scripts) -> None:
+    """Its state may be a backup of version 4, or lack what was made without checkpoints; learners go on from later."""
+    f = script(learners=2, evaluate_every=99, max_rounds=9, incarnation=2, resumed=Resumed(version=4, started_at=900.0))
+    f.ready("a-0", "a-1")
+    f.uploads("a-0", "a-1")
+    f.lost("a-1")
+    f.ready("a-1", held=(train_task("a-1", 5, incarnation=1),))
+    assert not f.machine.will_expect(TaskId.parse(train_task("a-1", 5, incarnation=1)))
+    assert f.committed(5) == ["begin 6", "a-0 trains 5", "a-1 trains 5", "a-1 discards 5"]
+    # Its own tasks are still asked for.
+    mine = str(f.tasks["a-1"])
+    f.lost("a-1")
+    assert f.ready("a-1", held=(mine,)) == ["a-1 resends 5"]
+
+
 def test_a_restarted_controller_gives_everybody_time_to_return(script: Scripts) -> None:
     """Otherwise the first few to reconnect would begin, and what the others hold would be lost."""
     resumed = Resumed(version=4, started_at=900.0)
