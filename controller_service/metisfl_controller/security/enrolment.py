@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 import grpc
@@ -58,6 +59,8 @@ class Enrolment:
     store: Callable[[list[Issued]], None]
     clock: Clock
     audit: Audit
+    _waiting: Counter[str] = field(default_factory=Counter)
+    """Calls that wait for an announcement, by group."""
 
     async def enroll(self, request: pb.EnrollRequest, context: grpc.aio.ServicerContext) -> pb.EnrollResponse:
         caller = ""
@@ -104,14 +107,29 @@ class Enrolment:
             )
 
     async def _enrol(self, identity: BootstrapIdentity, ordinal: int | None, instance: str, key: str) -> int:
+        """Waits for the operator's announcement if it must, for ANNOUNCEMENT_SECONDS. No more calls wait than the group
+        has learners: whoever has the bootstrap certificate can call as often as it likes."""
+        group = identity.group
+        try:
+            return self.ledger.enrol(group, ordinal, instance, key, self.clock())
+        except NotAnnouncedError as error:
+            if self._waiting[group] >= self.ledger.places[group]:
+                raise NotAnnouncedError(f"{error}; {self._waiting[group]} of the group are waiting already") from None
+        self._waiting[group] += 1
+        try:
+            return await self._announced(group, ordinal, instance, key)
+        finally:
+            self._waiting[group] -= 1
+
+    async def _announced(self, group: str, ordinal: int | None, instance: str, key: str) -> int:
         began = asyncio.get_running_loop().time()
         while True:
+            await asyncio.sleep(_LOOK_SECONDS)
             try:
-                return self.ledger.enrol(identity.group, ordinal, instance, key, self.clock())
+                return self.ledger.enrol(group, ordinal, instance, key, self.clock())
             except NotAnnouncedError:
                 if asyncio.get_running_loop().time() - began > ANNOUNCEMENT_SECONDS:
                     raise
-            await asyncio.sleep(_LOOK_SECONDS)
 
     async def _issue(self, grant: Grant, key: PublicKey, context: grpc.aio.ServicerContext) -> pb.EnrollResponse:
         issuer, now = self.issuer(), self.clock()

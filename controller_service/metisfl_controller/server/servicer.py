@@ -159,7 +159,7 @@ class Servicer:
     async def download(
         self, request: pb.DownloadRequest, context: Context
     ) -> AsyncIterator[pb.DownloadResponse | bytes]:
-        await holder(self._conductor, self._gate, request.lease_id, context)
+        learner = await holder(self._conductor, self._gate, request.lease_id, context)
         try:
             model = await self._conductor.served.of(request.model_version)
         except (StateError, OSError) as error:
@@ -183,6 +183,9 @@ class Servicer:
             await abort(context, grpc.StatusCode.OUT_OF_RANGE, problem)
         try:
             async for message in model.stream(request.offsets, self._conductor.metrics.sent):
+                if learner.lease != request.lease_id:
+                    # It may have been revoked meanwhile.
+                    await abort(context, grpc.StatusCode.UNAUTHENTICATED, "the lease has ended: join again")
                 yield message
         except RetiredError as error:
             await abort(context, grpc.StatusCode.UNAVAILABLE, str(error))

@@ -1,0 +1,60 @@
+"""Calls of learners that lose their leases while they are answered."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from types import SimpleNamespace
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+
+from metisfl.proto.v1 import controller_pb2 as pb
+from metisfl.wire.codecs import Codec, Encoding
+from metisfl.wire.layout import Layout
+from metisfl.wire.limits import CHUNK_BYTES
+from metisfl.wire.sections import Sections
+from metisfl_controller.security.gate import OpenGate
+from metisfl_controller.server.downloads import GlobalModel
+from metisfl_controller.server.servicer import Servicer
+
+LAYOUT = Layout.of({"w": np.zeros(CHUNK_BYTES, np.float32)})
+
+
+class AbortedError(Exception):
+    pass
+
+
+class Context:
+    async def abort(self, code: grpc.StatusCode, words: str) -> None:
+        raise AbortedError(code, words)
+
+
+async def test_a_download_under_way_ends_with_the_lease() -> None:
+    """As that of a learner that is revoked does."""
+    learner = SimpleNamespace(id="a-0", lease="mine")
+    encoding = Encoding(LAYOUT, Codec.FLOAT32)
+    model = GlobalModel(1, Sections.of(encoding), [LAYOUT.allocate()])
+
+    async def served(version: int) -> GlobalModel:
+        assert version == 1
+        return model
+
+    conductor: Any = SimpleNamespace(
+        registry=SimpleNamespace(holder=lambda lease, now: learner),
+        clock=lambda: 0.0,
+        served=SimpleNamespace(of=served),
+        metrics=SimpleNamespace(sent=lambda count: None),
+    )
+    audit: Any = None
+    servicer = Servicer(conductor, OpenGate(), audit)
+    request = pb.DownloadRequest(lease_id="mine", model_version=1, codec=encoding.codec.number)
+    context: Any = Context()
+    messages: AsyncIterator[Any] = aiter(servicer.download(request, context))
+    for _ in range(2):
+        await anext(messages)
+    learner.lease = ""
+    with pytest.raises(AbortedError) as error:
+        await anext(messages)
+    assert error.value.args[0] is grpc.StatusCode.UNAUTHENTICATED
