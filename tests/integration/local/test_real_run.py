@@ -127,18 +127,19 @@ def test_an_interrupted_run_resumes_where_it_was(start_real: Starter) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(400)
 def test_another_run_goes_on_from_an_archive_of_one_that_trains(start_real: Starter) -> None:
     first = start_real("--json")
-    eventually(lambda: training(first, "silo-b-0", after_round=2), "the third round", 60)
+    eventually(lambda: training(first, "silo-b-0", after_round=2), "the third round", 120)
     endpoints = json.loads((first.output / "endpoints.json").read_text())
     with httpx.Client(trust_env=False, headers=token_headers((first.output / "api-token").read_text())) as client:
         (start_real.folder / "lines.tar").write_bytes(client.get(f"http://{endpoints['http']}/v1/archive").content)
     manifest, _ = verify(start_real.folder / "lines.tar")
     assert manifest.version >= 2
     first.process.send_signal(signal.SIGINT)
-    first.finish()
+    first.finish(120)
     second = start_real("--json", "--from", "lines.tar", output="second")
-    code, out, err = second.finish()
+    code, out, err = second.finish(120)
     assert code == 0, err
     assert summary_of(out)["rounds"] == 8
     with sqlite3.connect(second.output / "history.sqlite") as history:
