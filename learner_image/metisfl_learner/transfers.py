@@ -13,7 +13,7 @@ from metisfl.proto.v1 import controller_pb2 as pb
 from metisfl.proto.v1 import model_pb2
 from metisfl.wire import frames
 from metisfl.wire.compression import Zstd
-from metisfl.wire.frames import ChunkFrame, FrameError
+from metisfl.wire.frames import Chunk, ChunkFrame, FrameError, PackedChunk
 from metisfl.wire.layout import Buffer, Layout, LayoutError, aligned_zeros
 from metisfl.wire.limits import CHUNK_BYTES
 from metisfl.wire.reassembly import Reassembly
@@ -91,12 +91,15 @@ class Download:
 async def receive(call: Any, into: Download) -> None:
     """Take one Download stream into `into`. Raises AioRpcError or TransferError; `into` keeps what has arrived."""
     try:
-        messages: AsyncIterator[pb.DownloadResponse | ChunkFrame | FrameError] = aiter(call)
+        messages: AsyncIterator[pb.DownloadResponse | Chunk | FrameError] = aiter(call)
         first = await _next(messages, STALL_SECONDS)
         if not isinstance(first, pb.DownloadResponse) or first.WhichOneof("part") != "header":
             raise TransferError(f"a download must begin with its header: {_name(first)} came")
         into.header(first.header)
-        while isinstance(message := await _next(messages, STALL_SECONDS), ChunkFrame):
+        while isinstance(message := await _next(messages, STALL_SECONDS), Chunk):
+            # Heartbeats must not wait for what takes long.
+            if isinstance(message, PackedChunk):
+                message = await asyncio.to_thread(message.unpacked)
             into.chunk(message)
         if not isinstance(message, pb.DownloadResponse) or message.WhichOneof("part") != "finish":
             raise TransferError(f"the download was broken off by {_name(message)}")
@@ -209,7 +212,7 @@ async def _within(seconds: float, awaitable: Awaitable[T], complaint: str) -> T:
         raise TransferError(f"{complaint} for {seconds:.0f} s") from None
 
 
-def _name(message: pb.DownloadResponse | FrameError | ChunkFrame) -> str:
+def _name(message: pb.DownloadResponse | FrameError | Chunk) -> str:
     if isinstance(message, pb.DownloadResponse):
         return f"'{message.WhichOneof('part')}'"
-    return "a chunk" if isinstance(message, ChunkFrame) else str(message)
+    return "a chunk" if isinstance(message, Chunk) else str(message)

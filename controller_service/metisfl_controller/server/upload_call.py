@@ -14,7 +14,7 @@ from typing import TypeAlias
 import grpc
 
 from metisfl.proto.v1 import controller_pb2 as pb
-from metisfl.wire.frames import ChunkFrame, FrameError
+from metisfl.wire.frames import Chunk, ChunkFrame, FrameError, PackedChunk
 from metisfl.wire.limits import MAX_ERROR_CHARACTERS
 from metisfl_controller.conductor.conductor import Conductor
 from metisfl_controller.rounds.tasks import TaskId
@@ -26,7 +26,7 @@ from metisfl_controller.state.registry import Learner, UnknownLeaseError
 LOOK_SECONDS = 1.0
 """How often an upload that waits for room is looked at: does it still count?"""
 
-Messages: TypeAlias = AsyncIterator[pb.UploadRequest | ChunkFrame | FrameError]
+Messages: TypeAlias = AsyncIterator[pb.UploadRequest | Chunk | FrameError]
 
 
 class NoUseError(Exception):
@@ -111,6 +111,9 @@ class UploadCall:
                 stall.reschedule(loop.time() + STALLED_SECONDS)
                 stream.learner.last_seen = conductor.clock()
                 try:
+                    if isinstance(message, PackedChunk):
+                        message = await asyncio.to_thread(message.unpacked)
+                        self._check(upload, stream)
                     if isinstance(message, ChunkFrame):
                         await upload.take(message)
                         conductor.metrics.received(message.payload)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 import xxhash
 from google.protobuf.message import DecodeError, Message
@@ -51,6 +51,28 @@ class ChunkFrame:
     def payload(self) -> int:
         """Bytes of the payload on the wire."""
         return len(self.data) if self.packed is None else self.packed
+
+
+@dataclass(frozen=True)
+class PackedChunk:
+    """A received chunk that is still compressed; `data` is a view of the message it came in."""
+
+    section: int
+    offset: int
+    data: memoryview
+    checksum: int
+    """Of what it is unpacked to."""
+
+    def unpacked(self) -> ChunkFrame:
+        """Takes milliseconds, so leave it to a thread. Raises FrameError."""
+        try:
+            data = unpack(self.data)
+        except CompressionError as error:
+            raise FrameError(f"not a chunk: {error}") from error
+        return _checked(ChunkFrame(self.section, self.offset, data, self.checksum, len(self.data)))
+
+
+Chunk: TypeAlias = ChunkFrame | PackedChunk
 
 
 def checksum(data: bytes | memoryview) -> int:
@@ -99,11 +121,11 @@ def encode_section(section: int, content: memoryview, start: int = 0, packer: Zs
         yield encode_chunk(section, offset, content[offset : offset + CHUNK_BYTES], packer)
 
 
-def decoder(message: type[M]) -> Callable[[bytes], M | ChunkFrame | FrameError]:
-    """A deserialiser for a stream message: chunks become ChunkFrame, everything else the protobuf message, and
-    malformed bytes or a chunk with a wrong checksum a FrameError."""
+def decoder(message: type[M]) -> Callable[[bytes], M | Chunk | FrameError]:
+    """A deserialiser for a stream message: chunks become ChunkFrame or PackedChunk, everything else the protobuf
+    message, and malformed bytes or a chunk with a wrong checksum a FrameError."""
 
-    def decode(wire: bytes) -> M | ChunkFrame | FrameError:
+    def decode(wire: bytes) -> M | Chunk | FrameError:
         try:
             if wire[:1] == bytes((_CHUNK_TAG,)):
                 return _decode_chunk(memoryview(wire))
@@ -125,23 +147,26 @@ def encode(message: Message | bytes) -> bytes:
     return message if isinstance(message, bytes) else message.SerializeToString()
 
 
-def _decode_chunk(wire: memoryview) -> ChunkFrame:
+def _decode_chunk(wire: memoryview) -> Chunk:
     try:
         length, start = _read_varint(wire, 1)
         body = wire[start:]
         if len(body) != length:
             raise FrameError(f"a chunk of {length} bytes came as {len(body)}")
         section, offset, expected, compression, data = _chunk_fields(body)
-        packed = None
-        if compression == model_pb2.COMPRESSION_ZSTD:
-            packed, data = len(data), unpack(data)
-        elif compression:
-            raise FrameError(f"a chunk has compression {compression}, which is unknown")
-    except (IndexError, DecodeError, CompressionError) as error:
+    except (IndexError, DecodeError) as error:
         raise FrameError(f"not a chunk: {error}") from error
-    if checksum(data) != expected:
-        raise FrameError(f"the chunk at offset {offset} of section {section} does not fit its checksum")
-    return ChunkFrame(section, offset, data, expected, packed)
+    if compression == model_pb2.COMPRESSION_ZSTD:
+        return PackedChunk(section, offset, data, expected)
+    if compression:
+        raise FrameError(f"a chunk has compression {compression}, which is unknown")
+    return _checked(ChunkFrame(section, offset, data, expected))
+
+
+def _checked(chunk: ChunkFrame) -> ChunkFrame:
+    if checksum(chunk.data) != chunk.checksum:
+        raise FrameError(f"the chunk at offset {chunk.offset} of section {chunk.section} does not fit its checksum")
+    return chunk
 
 
 def _chunk_fields(body: memoryview) -> tuple[int, int, int, int, memoryview]:

@@ -277,6 +277,8 @@ class Player:
         place, positions = aligned_zeros(sections.nbytes), [offset, *[0] * (len(sections.names) - 1)]
         parts = [part for _, _, part in sections.of_place(place)]
         async for part in rpc.DOWNLOAD.stub(self.channel)(request, timeout=WAIT_SECONDS):
+            if isinstance(part, frames.PackedChunk):
+                part = part.unpacked()
             if isinstance(part, frames.ChunkFrame):
                 assert part.offset == positions[part.section]
                 start, stop = part.offset, part.offset + len(part.data)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import grpc.aio
@@ -10,7 +11,9 @@ import pytest
 from safetensors.numpy import load, load_file
 
 from metisfl.proto.v1 import controller_pb2 as pb
+from metisfl.wire import frames
 from metisfl.wire.codecs import Codec
+from metisfl.wire.limits import CHUNK_BYTES
 from tests.integration.controller.conftest import Player, until
 
 ELEMENTS = 400_000
@@ -210,3 +213,20 @@ async def test_a_download_in_another_codec_is_refused(training: Any) -> None:
             with pytest.raises(grpc.aio.AioRpcError, match="models go down in Float32"):
                 await player.download(0, codec=codec.number)
         await player.model(0)
+
+
+async def test_uploads_are_unpacked_beside_the_event_loop(training: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    threads, unpack = [], frames.unpack
+
+    def noted(data: memoryview) -> memoryview:
+        threads.append(threading.get_ident())
+        return unpack(data)
+
+    monkeypatch.setattr(frames, "unpack", noted)
+    arrays = {"w": np.zeros(CHUNK_BYTES // 4 + 100, np.float32)}
+    async with training(arrays=arrays, transport={"compression": {"type": "Zstd"}}) as (table, (player,), tasks):
+        (task,) = tasks
+        await player.delivers(task, arrays)
+        await table.until_status(lambda status: status["committedRounds"] == 1)
+    assert len(threads) >= 4
+    assert threading.get_ident() not in threads

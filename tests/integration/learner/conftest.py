@@ -21,7 +21,7 @@ import pytest
 from metisfl.proto.v1 import controller_pb2 as pb
 from metisfl.proto.v1 import model_pb2
 from metisfl.wire import frames, rpc
-from metisfl.wire.frames import ChunkFrame
+from metisfl.wire.frames import Chunk, PackedChunk
 from metisfl.wire.layout import Buffer, Layout
 from metisfl.wire.transport import LOSSLESS, Transport
 
@@ -221,7 +221,9 @@ class FakeController:
         yield pb.UploadResponse(grant=pb.Grant(offsets=offsets))
         limit = self.break_uploads_after.pop(0) if self.break_uploads_after else None
         taken = 0
-        while isinstance(message := await anext(stream), ChunkFrame):
+        while isinstance(message := await anext(stream), Chunk):
+            if isinstance(message, PackedChunk):
+                message = message.unpacked()
             assert message.offset == len(parts[message.section])
             parts[message.section] += message.data
             taken += len(message.data)

@@ -62,6 +62,8 @@ async def downloaded(model: GlobalModel, content: Buffer, offset: int) -> tuple[
     assert list(finish.finish.section_checksums) == [frames.section_checksum(content.data)]
     payload = b""
     for frame in messages[1:-1]:
+        if isinstance(frame, frames.PackedChunk):
+            frame = frame.unpacked()
         assert isinstance(frame, ChunkFrame)
         assert frame.offset == offset + len(payload)
         assert len(frame.data) > 0

@@ -11,11 +11,20 @@ from metisfl.proto.v1 import controller_pb2 as pb
 from metisfl.proto.v1 import model_pb2
 from metisfl.wire import frames
 from metisfl.wire.compression import Zstd
-from metisfl.wire.frames import ChunkFrame, FrameError
+from metisfl.wire.frames import ChunkFrame, FrameError, PackedChunk
 from metisfl.wire.limits import CHUNK_BYTES
 from metisfl.wire.reassembly import Reassembly
 
-decode = frames.decoder(pb.UploadRequest)
+read = frames.decoder(pb.UploadRequest)
+
+
+def decode(wire: bytes) -> pb.UploadRequest | ChunkFrame | FrameError:
+    """What a message holds, unpacked."""
+    try:
+        message = read(wire)
+        return message.unpacked() if isinstance(message, PackedChunk) else message
+    except FrameError as error:
+        return error
 
 
 def chunk_of(payload: bytes, block: bytes = b"") -> bytes:
@@ -87,3 +96,12 @@ def test_a_frame_that_claims_terabytes_takes_no_memory() -> None:
     error = decode(chunk_of(claim))
     assert isinstance(error, FrameError)
     assert str(1 << 44) in str(error)
+
+
+def test_a_message_is_read_without_unpacking_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """gRPC reads messages on the event loop."""
+    wire = frames.encode_chunk(1, 64, memoryview(bytes(5000)), Zstd(3))
+    monkeypatch.setattr(frames, "unpack", None)
+    chunk = read(wire)
+    assert isinstance(chunk, PackedChunk)
+    assert (chunk.section, chunk.offset, chunk.checksum) == (1, 64, frames.checksum(bytes(5000)))
