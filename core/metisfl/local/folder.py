@@ -105,7 +105,8 @@ class RunFolder:
             self._prepare_access(federation, uid)
         except OSError as error:
             where = error.filename or self.root
-            raise RunFolderError(f"{where} cannot be used: {error.strerror}; name another with --output") from error
+            hint = "" if str(where) == str(archive) else "; name another folder with --output"
+            raise RunFolderError(f"{where} cannot be used: {error.strerror}{hint}") from error
         except ArchiveError as error:
             raise RunFolderError(f"{archive} cannot be gone on from: {error}") from error
         except PemError as error:

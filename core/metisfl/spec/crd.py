@@ -105,7 +105,8 @@ def _name_rule() -> str:
 def _validate(root: Schema, path: tuple[str, ...], cel: str, message: str) -> None:
     node = root
     for key in path:
-        node = node["properties"][key]
+        node = node["properties"][key.removesuffix("[]")]
+        node = node["items"] if key.endswith("[]") else node
     node.setdefault("x-kubernetes-validations", []).append({"rule": cel, "message": message})
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import Field
 from pydantic.alias_generators import to_camel
 
-from metisfl.spec.fields import GroupName, Image, Parameters
+from metisfl.spec.fields import GroupName, Image, ObjectName, Parameters, Quantity, SpecModel
 from metisfl.spec.pods import PodOptions
 from metisfl.spec.rule import Json, Rule
 from metisfl.spec.termination import MetricSource
@@ -20,6 +20,16 @@ RESERVED_GROUP_NAME = "controller"
 class Role(StrEnum):
     LEARNER = "Learner"
     EVALUATOR = "Evaluator"
+
+
+class LearnerStorage(SpecModel):
+    """A volume for each learner of the group. It is there until the Federation is deleted."""
+
+    size: Quantity = "1Gi"
+    """Room for what the learner keeps, such as 4 bytes a parameter with rule Scaffold or codec TopK."""
+
+    storage_class_name: ObjectName | None = None
+    """By default the cluster's default class."""
 
 
 class LearnerGroup(PodOptions):
@@ -49,6 +59,10 @@ class LearnerGroup(PodOptions):
     parameters: Parameters = {}
     """On top of spec.learner.parameters."""
 
+    storage: LearnerStorage | None = None
+    """Keep each learner's state directory on a volume of its own, so that control variates, TopK's residual and the
+    certificate outlive the pod; by default they go with it."""
+
     @property
     def evaluates_only(self) -> bool:
         return self.role is Role.EVALUATOR
@@ -70,7 +84,7 @@ class LearnerGroup(PodOptions):
 
 
 # What describes a pod, and has no meaning for learners outside of the cluster.
-_POD_FIELDS = ("image", *map(to_camel, PodOptions.model_fields))
+_POD_FIELDS = ("image", "storage", *map(to_camel, PodOptions.model_fields))
 
 
 def total_size(spec: Json) -> int:

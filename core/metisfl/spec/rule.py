@@ -27,7 +27,8 @@ class Rule:
 
 @dataclass(frozen=True)
 class Fixed:
-    """A field that may not change once the object exists: `field` of the object at `path`.
+    """A field that may not change once the object exists: `field` of the object at `path`, or of each object in a list
+    of named ones where a part of the path ends with [].
 
     API servers with CEL see both versions of an object; for the others the operator compares them.
     """

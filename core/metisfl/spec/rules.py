@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from metisfl.spec import (
@@ -66,6 +67,8 @@ FIXED: tuple[Fixed, ...] = (
     Fixed(("spec",), "transport"),
     Fixed(("spec", "controller", "storage"), "existingClaim"),
     Fixed(("spec", "controller", "storage"), "storageClassName"),
+    # A StatefulSet's claim templates cannot change either.
+    Fixed(("spec", "learnerGroups[]"), "storage"),
 )
 
 
@@ -75,8 +78,23 @@ def changed_for_good(before: Federation, after: Federation) -> list[str]:
     return [
         f"{'.'.join(fixed.path)}: {fixed.message}"
         for fixed in FIXED
-        if (_at(old, fixed.path) or {}).get(fixed.field) != (_at(new, fixed.path) or {}).get(fixed.field)
+        if any(a.get(fixed.field) != b.get(fixed.field) for a, b in _both(old, new, fixed.path))
     ]
+
+
+def _both(old: Json, new: Json, path: tuple[str, ...]) -> Iterator[tuple[Json, Json]]:
+    """What is at the path before and after; of a list, the objects of one name that are in both."""
+    if not path:
+        yield old, new
+        return
+    key, rest = path[0], path[1:]
+    if name := key.removesuffix("[]") if key.endswith("[]") else "":
+        after = {each["name"]: each for each in new.get(name, ())}
+        for each in old.get(name, ()):
+            if each["name"] in after:
+                yield from _both(each, after[each["name"]], rest)
+    else:
+        yield from _both(old.get(key) or {}, new.get(key) or {}, rest)
 
 
 def _at(document: Json, path: tuple[str, ...]) -> Json | None:

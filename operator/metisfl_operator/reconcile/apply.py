@@ -7,6 +7,7 @@ from typing import Any
 
 from metisfl.spec import KIND
 from metisfl_operator.kube import Kube, KubeError
+from metisfl_operator.names import controller_name
 from metisfl_operator.reconcile.observe import Observed, owned_by
 from metisfl_operator.reconcile.reasons import Reason
 from metisfl_operator.reconcile.trouble import Trouble
@@ -79,7 +80,7 @@ def _conflict(kube: Kube, owner: Owner, kind: str, name: str) -> Trouble | None:
             "one of a deleted federation of this name is still there; waiting for it to go",
         )
     way_out = "delete it, or choose another metadata.name"
-    if kind == "PersistentVolumeClaim":
+    if kind == "PersistentVolumeClaim" and name == controller_name(owner.name):
         way_out += ", or go on from it with controller.storage.existingClaim"
     return Trouble(Reason.NAME_CONFLICT, f"{kind} {name}", f"exists and is not this federation's; {way_out}")
 

@@ -14,7 +14,7 @@ from metisfl_operator.resources.configmap import config_map, controller_config, 
 from metisfl_operator.resources.controller import controller_set
 from metisfl_operator.resources.disruption import disruption_budget
 from metisfl_operator.resources.expose import exposure
-from metisfl_operator.resources.learners import learner_set
+from metisfl_operator.resources.learners import learner_claims, learner_set
 from metisfl_operator.resources.metadata import Manifest, Owner, stamped
 from metisfl_operator.resources.network import network_policies
 from metisfl_operator.resources.service import controller_service
@@ -72,6 +72,7 @@ def desired(
             continue
         if observed is not None and not _knows(observed, configuration):
             awaited = min(awaited, _present(observed, names.learners_name(owner.name, group.name)))
+        manifests += learner_claims(owner, group, awaited)
         manifests.append(learner_set(owner, federation, group, settings, awaited))
     return Desired([stamped(manifest) for manifest in manifests], learners, crowded)
 

@@ -6,6 +6,7 @@ from metisfl.cluster.names import PLAN_ANNOTATION as PLAN_ANNOTATION
 from metisfl.spec import API_GROUP, Federation
 from metisfl_operator import names
 from metisfl_operator.partitions import PartitionPlan
+from metisfl_operator.resources import pod
 from metisfl_operator.resources.metadata import Manifest, Owner, metadata
 
 HOLDER_ANNOTATION = f"{API_GROUP}/held-by"
@@ -37,15 +38,9 @@ def volume_claim(owner: Owner, federation: Federation, plan: PartitionPlan) -> M
     if storage.retain:
         del meta["ownerReferences"]
         annotations = holding(owner, plan)
-    spec: Manifest = {
-        "accessModes": ["ReadWriteOnce"],
-        "resources": {"requests": {"storage": storage.size}},
-    }
-    if storage.storage_class_name is not None:
-        spec["storageClassName"] = storage.storage_class_name
     return {
         "apiVersion": "v1",
         "kind": "PersistentVolumeClaim",
         "metadata": {**meta, "annotations": annotations},
-        "spec": spec,
+        "spec": pod.claim_spec(storage.size, storage.storage_class_name),
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from metisfl.spec import Federation, LearnerGroup
+from metisfl.spec.groups import LearnerStorage
 from metisfl_operator import names
 from metisfl_operator.resources import pod
 from metisfl_operator.resources.metadata import Manifest, Owner, metadata
@@ -17,7 +18,9 @@ def learner_set(
     """All pods start at once; they dial out to the controller, so nothing needs to reach them."""
     labels = names.labels(owner.name, names.LEARNER, group.name)
     source = federation.spec.learner.source_ref
-    volumes = [{"name": pod.STATE_VOLUME, "emptyDir": {}}, pod.scratch(), *group.volumes]
+    volumes = [pod.scratch(), *group.volumes]
+    if group.storage is None:
+        volumes.insert(0, {"name": pod.STATE_VOLUME, "emptyDir": {}})
     if federation.spec.security.tls.enabled:
         volumes.append(
             {
@@ -47,8 +50,37 @@ def learner_set(
                 pod.pod_spec(_container(owner, federation, group, settings), volumes, grace_seconds=30),
                 selector,
             ),
+            **({"volumeClaimTemplates": [_claim_template(group.storage)]} if group.storage else {}),
         },
     }
+
+
+def learner_claims(owner: Owner, group: LearnerGroup, replicas: int) -> list[Manifest]:
+    """The learners' volumes, by the names under which their StatefulSet looks for them.
+
+    One that it had to make itself would outlive the Federation: these are to be applied before it.
+    """
+    if group.storage is None:
+        return []
+    workload = names.learners_name(owner.name, group.name)
+    labels = names.labels(owner.name, names.LEARNER, group.name)
+    return [
+        {
+            "apiVersion": "v1",
+            "kind": "PersistentVolumeClaim",
+            "metadata": metadata(owner, f"{pod.STATE_VOLUME}-{workload}-{ordinal}", labels),
+            "spec": _claim_spec(group.storage),
+        }
+        for ordinal in range(replicas)
+    ]
+
+
+def _claim_template(storage: LearnerStorage) -> Manifest:
+    return {"metadata": {"name": pod.STATE_VOLUME}, "spec": _claim_spec(storage)}
+
+
+def _claim_spec(storage: LearnerStorage) -> Manifest:
+    return pod.claim_spec(storage.size, storage.storage_class_name)
 
 
 def _container(owner: Owner, federation: Federation, group: LearnerGroup, settings: Settings) -> Manifest:

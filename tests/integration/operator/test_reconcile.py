@@ -518,3 +518,18 @@ def test_a_federation_being_deleted_gets_no_new_children(world: World) -> None:
     world.reconcile()
     assert world.space.names("statefulsets") == []
     world.space.patch("federations", "demo", {"metadata": {"finalizers": None}})
+
+
+def test_learners_find_the_volumes_that_were_made_for_them(world: World) -> None:
+    world.federate(learnerGroups=[{"name": "a", "replicas": 2, "storage": {"size": "2Gi"}}])
+    world.reconcile()
+    for ordinal in range(2):
+        pod = world.space.eventually("a learner's pod", lambda n=ordinal: world.space.find("pods", f"demo-a-{n}"))
+        claims = [
+            v["persistentVolumeClaim"]["claimName"] for v in pod["spec"]["volumes"] if "persistentVolumeClaim" in v
+        ]
+        (claim,) = (world.space.get("persistentvolumeclaims", name) for name in claims)
+        # With its owner it goes when the Federation does; one that the StatefulSet had made would stay.
+        assert claim["metadata"]["ownerReferences"][0]["kind"] == "Federation"
+        assert claim["spec"]["resources"]["requests"]["storage"] == "2Gi"
+    assert world.condition("Progressing")[1] == "WaitingForController"

@@ -27,7 +27,7 @@ BASE: dict[str, Any] = {
         "aggregation": {},
         "transport": {},
         "termination": {},
-        "learnerGroups": [{"name": "a", "replicas": 2}, {"name": "b"}],
+        "learnerGroups": [{"name": "a", "replicas": 2}, {"name": "b", "storage": {}}],
         "controller": {"storage": {}},
         "security": {"tls": {}},
     },
@@ -67,6 +67,7 @@ VALID: dict[str, tuple[Any, ...]] = {
     "termination.targetMetric": (TARGET, {"name": "loss", "atMost": "-1.5", "patience": 3}),
     "learnerGroups": ([{"name": "a"}, OUTSIDE],),
     "learnerGroups.0.replicas": (0, 10_000),
+    "learnerGroups.0.storage": ({"size": "20Gi", "storageClassName": "fast"},),
     "learnerGroups.0.env": ([{"name": "A", "value": ""}, {"name": "B", "valueFrom": {"fieldRef": {}}}],),
     "learnerGroups.0.podLabels": ({"example.test/team": "x"},),
     "learnerGroups.0.resources": ({"limits": {"nvidia.com/gpu": 1}},),
@@ -133,9 +134,11 @@ INVALID: dict[str, tuple[Any, ...]] = {
         [{"replicas": 1}],
         [{"name": "a"}, {"name": "site", "external": True}],
         [{"name": "a"}, {**OUTSIDE, "resources": {"limits": {"cpu": "1"}}}],
+        [{"name": "a"}, {**OUTSIDE, "storage": {}}],
         "a",
     ),
     "learnerGroups.0.replicas": (-1, 10_001, "2"),
+    "learnerGroups.0.storage": ({"size": "ten"}, {"existingClaim": "kept"}),
     "learnerGroups.0.env": (
         [{"name": "METISFL_STATE_DIR", "value": "/"}],
         [{"name": "A", "value": "1", "valueFrom": {}}],
@@ -170,7 +173,7 @@ EDITS: dict[str, tuple[Any, ...]] = {
     "learner.parameters": ({"alpha": "2"},),
     "learnerGroups.0.replicas": (1, 0),
     "learnerGroups.0.image": ("example.test/learner:2",),
-    "learnerGroups": ([{"name": "a"}, {"name": "c"}],),
+    "learnerGroups": ([{"name": "a"}, {"name": "c", "storage": {}}], [{"name": "b", "storage": {}}, {"name": "a"}]),
     "training.epochs": (3,),
     "protocol.synchronous": ({"roundDeadlineSeconds": 5},),
     "selection": ({"type": "Random", "random": {"fraction": "0.5"}},),
@@ -192,6 +195,9 @@ FIXED_EDITS: dict[str, tuple[Any, ...]] = {
     "transport.codec": ("Int8",),
     "controller.storage.storageClassName": ("slow",),
     "controller.storage.existingClaim": ("other",),
+    "learnerGroups.0.storage": ({},),
+    "learnerGroups.1.storage": ({"size": "2Gi"}, {"storageClassName": "slow"}),
+    "learnerGroups": ([{"name": "b"}, {"name": "a"}],),
 }
 
 

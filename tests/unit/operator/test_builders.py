@@ -50,6 +50,7 @@ FULL: dict[str, Any] = {
             "imagePullSecrets": [{"name": "registry"}],
             "podLabels": {"team": "x"},
             "podAnnotations": {"note": "y"},
+            "storage": {"size": "5Gi", "storageClassName": "fast"},
         }
     ],
     "controller": {
@@ -96,6 +97,29 @@ def test_credentials_of_the_output_become_the_controllers_environment(objects: C
     assert container_of(made["StatefulSet", "demo-controller"])["envFrom"] == [{"secretRef": {"name": "s3"}}]
     assert "envFrom" not in container_of(made["StatefulSet", "demo-a"])
     assert "envFrom" not in container_of(objects()["StatefulSet", "demo-controller"])
+
+
+def test_learners_keep_their_state_where_the_group_says(objects: Callable[..., Objects]) -> None:
+    kept = objects(learnerGroups=[{"name": "a", "replicas": 2, "storage": {"storageClassName": "fast"}}, {"name": "b"}])
+    on_volume, in_pod = (kept["StatefulSet", f"demo-{group}"] for group in "ab")
+    (claim,) = on_volume["spec"]["volumeClaimTemplates"]
+    assert claim["spec"] == {
+        "accessModes": ["ReadWriteOnce"],
+        "resources": {"requests": {"storage": "1Gi"}},
+        "storageClassName": "fast",
+    }
+    # The names that a StatefulSet looks for: template, set and ordinal.
+    claims = [m for (kind, name), m in kept.items() if kind == "PersistentVolumeClaim" and name != "demo-controller"]
+    assert [m["metadata"]["name"] for m in claims] == ["metisfl-state-demo-a-0", "metisfl-state-demo-a-1"]
+    assert all(m["spec"] == claim["spec"] and m["metadata"]["ownerReferences"] for m in claims)
+    order = [name for _, name in kept]
+    assert order.index("metisfl-state-demo-a-1") < order.index("demo-a"), "the StatefulSet would make them itself"
+    for workload, name in ((on_volume, claim["metadata"]["name"]), (in_pod, "metisfl-state")):
+        mounts = {mount["name"]: mount["mountPath"] for mount in container_of(workload)["volumeMounts"]}
+        assert mounts[name] == environment_of(workload)["METISFL_STATE_DIR"]
+    assert "metisfl-state" not in {volume["name"] for volume in pod_of(on_volume)["volumes"]}
+    assert {"name": "metisfl-state", "emptyDir": {}} in pod_of(in_pod)["volumes"]
+    assert "volumeClaimTemplates" not in in_pod["spec"]
 
 
 def test_an_external_group_becomes_no_workload(objects: Callable[..., Objects]) -> None:
@@ -147,7 +171,8 @@ def test_what_a_user_asks_of_an_init_container_is_theirs_to_answer_for(objects: 
 def test_mounts_have_volumes_and_volumes_are_mounted(objects: Callable[..., Objects]) -> None:
     for workload in (m for (kind, _), m in objects(**FULL).items() if kind == "StatefulSet"):
         mounted = [mount["name"] for mount in container_of(workload)["volumeMounts"]]
-        assert sorted(mounted) == sorted(volume["name"] for volume in pod_of(workload)["volumes"])
+        claimed = [claim["metadata"]["name"] for claim in workload["spec"].get("volumeClaimTemplates", ())]
+        assert sorted(mounted) == sorted([*claimed, *(volume["name"] for volume in pod_of(workload)["volumes"])])
 
 
 def test_the_controller_understands_its_environment(objects: Callable[..., Objects]) -> None:
