@@ -21,7 +21,7 @@ from metisfl.logs import ContextLogger
 from metisfl.spec import Federation
 from metisfl.spec.fields import quantity_bytes
 from metisfl.wire import rpc
-from metisfl_controller.aggregation.choice import kept_bytes, kernels_of, max_slots
+from metisfl_controller.aggregation.choice import kept_bytes, kernels_of, maker_of_state, max_slots
 from metisfl_controller.aggregation.engine import Engine
 from metisfl_controller.aggregation.memory import ModelMemory, default_budget
 from metisfl_controller.clock import steady_clock
@@ -61,6 +61,7 @@ async def serve(settings: Settings, log: ContextLogger, stop: asyncio.Event) -> 
     federation = configuration.federation
     uid = settings.federation_uid or _kept_uid(settings.state_dir)
     log = log.bind(federation=federation.metadata.name)
+    aggregation = federation.spec.aggregation
     # First, as it may be refused: what follows starts threads.
     store = Store(
         directory=settings.state_dir,
@@ -69,8 +70,8 @@ async def serve(settings: Settings, log: ContextLogger, stop: asyncio.Event) -> 
         checkpoints=settings.checkpoints,
         adopt=settings.adopt_state,
         keep_versions=federation.spec.controller.keep_versions,
+        maker=maker_of_state(aggregation),
     )
-    aggregation = federation.spec.aggregation
     memory = ModelMemory(
         budget=_budget(federation, log),
         directory=settings.state_dir / "staging",

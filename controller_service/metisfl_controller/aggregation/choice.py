@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -33,6 +34,15 @@ from metisfl_controller.aggregation.rules.fedrec import FedRec
 from metisfl_controller.aggregation.rules.fedstride import FedStride
 from metisfl_controller.aggregation.rules.mean import MeanOptions
 from metisfl_controller.aggregation.rules.scaffold import Scaffold
+
+
+def maker_of_state(spec: AggregationSpec) -> str:
+    """Names what the rule and its server optimiser keep: the same name, the same meaning. Empty where that is about
+    single learners, of whom another federation knows nothing."""
+    if spec.rule in (AggregationRule.FED_REC, AggregationRule.SCAFFOLD):
+        return ""
+    settings = spec.model_dump(mode="json", exclude_defaults=True, exclude={"deterministic", "keep_updates"})
+    return json.dumps(settings, sort_keys=True)
 
 
 def rule_of(spec: AggregationSpec, encoding: Encoding, allocate: Callable[[int], Buffer], directory: Path) -> Rule:

@@ -1,7 +1,7 @@
 """A federation's committed state, as an archive that another controller goes on from.
 
-Global models and the history are in it. What learners sent is not, nor what the aggregation rule keeps, which is partly
-made of that; nor keys, certificates or tokens.
+Global models and the history are in it, and what a server optimiser keeps. What learners sent is not, nor what the
+aggregation rule keeps of single learners; nor keys, certificates or tokens.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from metisfl.archive.manifest import HISTORY, MODELS
 from metisfl.spec import FederationSpec
 from metisfl_controller.partitions import PartitionPlan
 from metisfl_controller.state.records import StateError
+from metisfl_controller.state.rule_states import StoredState, maker_of
 from metisfl_controller.state.store import Store
 
 _COPY = "export.sqlite"
@@ -59,20 +60,17 @@ def export(store: Store, federation: str, uid: str, plan: Plan) -> Export:
     with ExitStack() as undo:
         try:
             store.copy_history(copy)
-            _leave_out(copy)
-            files = [undo.enter_context(copy.open("rb"))]
-            files += [undo.enter_context(store.path(version).open("rb")) for version in stored]
-            history = Member(
-                name=HISTORY,
-                bytes=os.fstat(files[0].fileno()).st_size,
-                sha256=hashlib.file_digest(files[0], "sha256").hexdigest(),
-            )
-            files[0].seek(0)
-        except (OSError, sqlite3.Error) as error:
+            states = _leave_out(copy, store.directory / MODELS)
+            history = undo.enter_context(copy.open("rb"))
+            kept = [(v.file, v.sha256) for v in stored] + [(state.file, state.sha256) for state in states]
+            files = [undo.enter_context((store.directory / MODELS / file).open("rb")) for file, _ in kept]
+            members = [_member(HISTORY, history, hashlib.file_digest(history, "sha256").hexdigest())]
+            history.seek(0)
+        except (OSError, ValueError, sqlite3.Error) as error:
             raise StateError(f"the state cannot be exported: {error}") from error
         finally:
             copy.unlink(missing_ok=True)
-        models = [Member(name=f"{MODELS}/{v.file}", bytes=v.bytes, sha256=v.sha256) for v in stored]
+        members += [_member(f"{MODELS}/{name}", file, sha) for (name, sha), file in zip(kept, files, strict=True)]
         manifest = Manifest(
             release=metisfl.__version__,
             created=datetime.now(UTC),
@@ -80,10 +78,10 @@ def export(store: Store, federation: str, uid: str, plan: Plan) -> Export:
             uid=uid,
             version=stored[-1].version,
             plan=plan,
-            members=[history, *models],
+            members=members,
         )
         undo.pop_all()
-    return Export(manifest, files)
+    return Export(manifest, [history, *files])
 
 
 def plan_of(plan: PartitionPlan, spec: FederationSpec, learners: Iterable[str]) -> Plan:
@@ -97,12 +95,21 @@ def plan_of(plan: PartitionPlan, spec: FederationSpec, learners: Iterable[str]) 
     return Plan(count=plan.count, offsets=plan.offsets, sizes=sizes)
 
 
-def _leave_out(copy: Path) -> None:
-    """Certificates are those of a root that stays behind, and a rule's state lies in files that stay behind.
+def _member(name: str, file: BinaryIO, sha256: str) -> Member:
+    return Member(name=name, bytes=os.fstat(file.fileno()).st_size, sha256=sha256)
+
+
+def _leave_out(copy: Path, models: Path) -> list[StoredState]:
+    """Certificates are those of a root that stays behind, and states of rules may be about learners that do; answers
+    those that are not.
 
     What is deleted is not in the file any more, nor between its pages.
     """
     with closing(sqlite3.connect(copy, isolation_level=None)) as database:
+        states = [StoredState(*row) for row in database.execute("SELECT version, file, sha256 FROM rule_states")]
+        going = [state for state in states if maker_of(models / state.file)]
         database.execute("DROP TABLE IF EXISTS certificates")
-        database.execute("DELETE FROM rule_states")
+        if not going:
+            database.execute("DELETE FROM rule_states")
         database.execute("VACUUM")
+    return going

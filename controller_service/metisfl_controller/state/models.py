@@ -107,6 +107,13 @@ def read_buffers(path: Path, sha256: str, allocate: Allocate = aligned_zeros) ->
         return buffers
 
 
+def read_metadata(path: Path) -> dict[str, str]:
+    """What was written beside the tensors. Raises OSError or ValueError: missing, or no such file."""
+    with path.open("rb") as file:
+        found: dict[str, str] = _whole_header(file)[0].get(RESERVED_NAME, {})
+        return found
+
+
 @contextmanager
 def _undamaged(path: Path, sha256: str) -> Iterator[BufferedReader]:
     """A file as it was written; whatever is wrong with it is said with its name. Raises OSError or ValueError."""
@@ -172,13 +179,18 @@ def _fill(file: BufferedReader, name: str, tensor: NDArray[np.generic], start: i
 
 def _header(file: BufferedReader) -> tuple[dict[str, Any], int]:
     """The tensors by name, and where their bytes begin."""
+    header, data = _whole_header(file)
+    header.pop(RESERVED_NAME, None)
+    return header, data
+
+
+def _whole_header(file: BufferedReader) -> tuple[dict[str, Any], int]:
+    """With the metadata."""
     file.seek(0)
     length = int.from_bytes(file.read(8), "little")
     if length > _MAX_HEADER_BYTES:
         raise ValueError(f"a header of {length} bytes is no safetensors header")
-    header: dict[str, Any] = json.loads(file.read(length))
-    header.pop(RESERVED_NAME, None)
-    return header, 8 + length
+    return json.loads(file.read(length)), 8 + length
 
 
 def _pieces(tensor: NDArray[np.generic]) -> Iterator[Buffer]:

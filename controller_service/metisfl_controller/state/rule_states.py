@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from metisfl.wire.layout import Buffer, aligned_zeros
-from metisfl_controller.state.models import Allocate, read_buffers, state_file_name, write_tensors
+from metisfl_controller.state.models import Allocate, read_buffers, read_metadata, state_file_name, write_tensors
 
 
 @dataclass(frozen=True)
@@ -21,20 +21,31 @@ class StoredState:
     sha256: str
 
 
+_MAKER = "metisfl.maker"
+
+
+def maker_of(path: Path) -> str:
+    """What made a state that another federation may go on from; empty when none may. Raises OSError or ValueError."""
+    return read_metadata(path).get(_MAKER, "")
+
+
 class RuleStates:
     """Rows of `rule_states` and their files, of the store's database and its models' directory.
 
-    Only the newest version's state is kept: it is what a controller that starts again goes on from.
+    Only the newest version's state is kept: it is what a controller that starts again goes on from. `maker` says what
+    makes states that another federation may go on from, if the same makes its own; empty: these are nobody else's.
     """
 
-    def __init__(self, database: sqlite3.Connection, directory: Path) -> None:
+    def __init__(self, database: sqlite3.Connection, directory: Path, maker: str = "") -> None:
         self._database = database
         self._directory = directory
+        self._maker = maker
 
     def write(self, version: int, state: Mapping[str, Buffer]) -> StoredState:
         """Raises OSError."""
         name = state_file_name(version)
-        sha256, _ = write_tensors(self._directory / name, state, {"metisfl.version": str(version)})
+        metadata = {"metisfl.version": str(version), **({_MAKER: self._maker} if self._maker else {})}
+        sha256, _ = write_tensors(self._directory / name, state, metadata)
         return StoredState(version, name, sha256)
 
     def insert(self, stored: StoredState) -> None:
@@ -48,6 +59,12 @@ class RuleStates:
         """The state that belongs to a version, empty if there is none. Raises OSError or ValueError."""
         row = self._database.execute("SELECT file, sha256 FROM rule_states WHERE version = ?", (version,)).fetchone()
         return {} if row is None else read_buffers(self._directory / row[0], row[1], allocate)
+
+    def adopt(self) -> None:
+        """These were another federation's: forget those that the same did not make. Raises OSError or ValueError."""
+        files = [file for (file,) in self._database.execute("SELECT file FROM rule_states")]
+        if not self._maker or any(maker_of(self._directory / file) != self._maker for file in files):
+            self._database.execute("DELETE FROM rule_states")
 
     def prune(self) -> None:
         """Remove all but the newest."""

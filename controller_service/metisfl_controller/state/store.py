@@ -35,7 +35,7 @@ class Store:
     again begins at version 0. Benchmarks use that to time the rest of a round.
 
     With `adopt`, the state of another federation becomes this one's: its models and history are gone on from, and if
-    it had ended, that is no more. What its aggregation rule kept is forgotten.
+    it had ended, that is no more. What its aggregation rule kept is forgotten, unless `maker` made it (`RuleStates`).
 
     The files of the newest `keep_versions` versions are kept; a change of it holds from the next commit on.
     """
@@ -48,6 +48,7 @@ class Store:
         checkpoints: bool = True,
         adopt: bool = False,
         keep_versions: int = 3,
+        maker: str = "",
     ) -> None:
         self.directory = directory
         self.keep_versions = keep_versions
@@ -63,16 +64,16 @@ class Store:
         except OSError as error:
             raise StateError(f"cannot use the state directory {directory}: {error}") from error
         try:
-            self._open()
+            self._open(maker)
             self._start(uid, name, adopt)
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OSError, ValueError) as error:
             os.close(self._lock)
             raise StateError(f"cannot use {directory / 'history.sqlite'}: {error}") from error
         except StateError:
             self.close()
             raise
 
-    def _open(self) -> None:
+    def _open(self, maker: str) -> None:
         self._database = sqlite3.connect(
             self.directory / "history.sqlite", isolation_level=None, check_same_thread=False, timeout=10
         )
@@ -80,7 +81,7 @@ class Store:
         self._database.execute("PRAGMA journal_mode = DELETE")
         self._database.execute(f"PRAGMA synchronous = {'FULL' if self._checkpoints else 'OFF'}")
         self._database.executescript(files(__package__).joinpath("schema.sql").read_text())
-        self._rule_states = RuleStates(self._database, self.directory / "models")
+        self._rule_states = RuleStates(self._database, self.directory / "models", maker)
         self._history = RoundHistory(self._database)
 
     def _start(self, uid: str, name: str, adopt: bool) -> None:
@@ -97,7 +98,7 @@ class Store:
                     "message = '', completed_at = NULL, published_version = NULL",
                     (uid, name),
                 )
-                self._database.execute("DELETE FROM rule_states")
+                self._rule_states.adopt()
             self._database.execute(
                 "INSERT INTO federation (id, uid, name, incarnation) VALUES (1, ?, ?, 1) "
                 "ON CONFLICT (id) DO UPDATE SET incarnation = incarnation + 1",

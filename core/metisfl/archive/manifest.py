@@ -17,7 +17,7 @@ MODELS = "models"
 MAX_MANIFEST_BYTES = 4 << 20
 
 _Count = Annotated[int, Field(ge=0, lt=1 << 60)]
-_MemberName = Annotated[str, StringConstraints(pattern=r"^(history\.sqlite|models/v[0-9]{6,12}\.safetensors)$")]
+_MemberName = Annotated[str, StringConstraints(pattern=r"^(history\.sqlite|models/v[0-9]{6,12}(-rule)?\.safetensors)$")]
 _Text = Annotated[str, StringConstraints(min_length=1, max_length=253)]
 
 

@@ -13,11 +13,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from metisfl.archive import ArchiveError, unpack
+from metisfl.archive import ArchiveError, Plan, unpack
 from metisfl.archive.reading import UNFINISHED
+from metisfl_controller.state.export import export
 from metisfl_controller.state.records import StateError
 from metisfl_controller.state.store import Store
 from tests.integration.controller.test_restarts import weights
+from tests.integration.controller.test_rules import go_on
 
 UID = "1f3c9a02-0000-4000-8000-000000000001"
 
@@ -65,6 +67,7 @@ async def test_another_federation_goes_on_from_an_archive(
     assert sorted(str(path.relative_to(place)) for path in place.rglob("*") if path.is_file()) == [
         "history.sqlite",
         "models/v000002.safetensors",
+        "models/v000003-rule.safetensors",
         "models/v000003.safetensors",
     ]
     assert hashlib.sha256(model).hexdigest() == before["globalModel"]["sha256"]
@@ -87,6 +90,45 @@ async def test_another_federation_goes_on_from_an_archive(
         for player in again:
             assert (await player.task("TRAIN")).round == 5
         assert (await table.status())["committedRounds"] == 4
+
+
+@pytest.mark.parametrize(
+    "aggregation",
+    [
+        {"serverOptimizer": {"type": "Adam"}},
+        {"rule": "FedNova", "serverOptimizer": {"type": "Momentum", "learningRate": "0.5"}},
+    ],
+    ids=["Adam", "FedNova"],
+)
+async def test_a_server_optimizer_goes_on_where_it_was(
+    served: Callable[..., Any], tmp_path: Path, aggregation: dict[str, Any]
+) -> None:
+    """Bit for bit as in a run that nobody moved."""
+    expected = await go_on(served, tmp_path / "whole", 0, 4, **aggregation)
+    await go_on(served, tmp_path / "first", 0, 2, **aggregation)
+    assert "models/v000002-rule.safetensors" in moved(tmp_path / "first", tmp_path / "second")
+    found = await go_on(served, tmp_path / "second", 2, 2, **aggregation)
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        np.testing.assert_array_equal(found[name], value)
+
+
+async def test_learners_models_stay_behind(served: Callable[..., Any], tmp_path: Path) -> None:
+    """FedRec's state names them, and begins anew without."""
+    await go_on(served, tmp_path / "first", 0, 2, rule="FedRec")
+    assert moved(tmp_path / "first", tmp_path / "second") == [
+        "history.sqlite",
+        *(f"models/v00000{number}.safetensors" for number in range(3)),
+    ]
+    await go_on(served, tmp_path / "second", 2, 1, rule="FedRec")
+
+
+def moved(source: Path, target: Path) -> list[str]:
+    """The files that an archive of one state directory makes of another."""
+    with closing(Store(source, (source / "uid").read_text(), "test")) as store:
+        made = export(store, "test", "any", Plan(count=3, offsets={"a": 0}, sizes={"a": 3}))
+        unpack(io.BytesIO(b"".join(made.content())), target)
+    return sorted(str(path.relative_to(target)) for path in target.rglob("*") if path.is_file())
 
 
 async def test_there_is_nothing_to_export_before_the_first_version(served: Callable[..., Any]) -> None:

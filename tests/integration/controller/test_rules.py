@@ -53,7 +53,9 @@ async def go_on(served: Callable[..., Any], state: Path, start: int, rounds: int
         "evaluation": {"everyRounds": 100},
         "termination": {"maxRounds": 100},
     }
-    async with served(settings={"METISFL_STATE_DIR": str(state)}, **spec) as table:
+    # Of an archive, it is another federation's.
+    settings = {"METISFL_STATE_DIR": str(state), "METISFL_ADOPT_STATE": "true"}
+    async with served(settings=settings, **spec) as table:
         players = [table.player(name, arrays=initial()) for name in LEARNERS]
         for player in players:
             await player.enter()

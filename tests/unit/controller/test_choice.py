@@ -11,7 +11,7 @@ import pytest
 from metisfl.spec.aggregation import AggregationSpec
 from metisfl.wire.codecs import Codec, Encoding
 from metisfl.wire.layout import Layout, aligned_zeros
-from metisfl_controller.aggregation.choice import kept_bytes, kernels_of, max_slots, rule_of
+from metisfl_controller.aggregation.choice import kept_bytes, kernels_of, maker_of_state, max_slots, rule_of
 from metisfl_controller.aggregation.kernels import norms, steps
 from metisfl_controller.aggregation.memory import MAX_SLOTS
 from metisfl_controller.aggregation.rule import FUSED, Rule
@@ -81,3 +81,17 @@ def test_rules_that_compare_updates_need_memory_for_every_two(rule_name: str) ->
     )
     assert many - few >= 8 * (800**2 - 8**2)
     assert many - median >= 8 * 800**2
+
+
+def test_states_of_the_same_rule_and_optimiser_have_the_same_maker() -> None:
+    adam = {"serverOptimizer": {"type": "Adam"}}
+    made = maker_of_state(spec(**adam))
+    assert made
+    assert made == maker_of_state(spec(**adam, keepUpdates=3, deterministic=True))
+    others = [{"serverOptimizer": {"type": "Yogi"}}, {**adam, "rule": "FedNova"}, {**adam, "clipNorm": "1"}]
+    assert made not in [maker_of_state(spec(**other)) for other in others]
+
+
+@pytest.mark.parametrize("rule", ["FedRec", "Scaffold"])
+def test_what_is_about_single_learners_has_no_maker_that_others_know(rule: str) -> None:
+    assert maker_of_state(spec(rule=rule)) == ""

@@ -67,12 +67,32 @@ def test_a_damaged_state_is_noticed(store: Store) -> None:
         store.read_rule_state(stored)
 
 
-def test_an_adopted_state_directory_brings_no_state_of_the_rule(tmp_path: Path) -> None:
-    with closing(Store(tmp_path, "uid-1", "digits")) as store:
+@pytest.mark.parametrize(("before", "after"), [("Adam", "Yogi"), ("", ""), ("Adam", ""), ("", "Adam")])
+def test_an_adopted_state_directory_brings_no_state_of_another_rule(tmp_path: Path, before: str, after: str) -> None:
+    stored = ended(tmp_path, before)
+    for _ in range(2):
+        with closing(Store(tmp_path, "uid-2", "other", adopt=True, maker=after)) as store:
+            assert store.read_rule_state(stored) == {}
+
+
+def test_an_adopted_state_directory_brings_the_state_of_the_same_rule(tmp_path: Path) -> None:
+    stored = ended(tmp_path, "Adam")
+    with closing(Store(tmp_path, "uid-2", "other", adopt=True, maker="Adam")) as store:
+        assert store.read_rule_state(stored)["first"][0] == 1
+
+
+def test_an_adopted_state_that_cannot_be_read_is_told(tmp_path: Path) -> None:
+    ended(tmp_path, "Adam")
+    (tmp_path / "models" / "v000001-rule.safetensors").unlink()
+    with pytest.raises(StateError, match="v000001-rule"):
+        Store(tmp_path, "uid-2", "other", adopt=True, maker="Adam")
+
+
+def ended(directory: Path, maker: str) -> StoredVersion:
+    """The newest version that another federation left, with a state that `maker` made."""
+    with closing(Store(directory, "uid-1", "digits", maker=maker)) as store:
         store.commit_initial(LAYOUT, model())
-        stored = commit(store, 1)
-    with closing(Store(tmp_path, "uid-2", "other", adopt=True)) as store:
-        assert store.read_rule_state(stored) == {}
+        return commit(store, 1)
 
 
 def test_what_is_stored_says_which_version_it_belongs_to(store: Store) -> None:
