@@ -19,6 +19,7 @@ from typing import BinaryIO
 import metisfl
 from metisfl.archive import Manifest, Member, Plan, archive_bytes, write
 from metisfl.archive.manifest import HISTORY, MODELS
+from metisfl.partitions import Shares
 from metisfl.spec import FederationSpec
 from metisfl_controller.partitions import PartitionPlan
 from metisfl_controller.state.records import StateError
@@ -56,9 +57,9 @@ def export(store: Store, federation: str, uid: str, plan: Plan) -> Export:
     if not stored:
         raise StateError("no model version has been committed yet, so there is nothing to export")
     copy = store.directory / _COPY
-    copy.unlink(missing_ok=True)
     with ExitStack() as undo:
         try:
+            copy.unlink(missing_ok=True)
             store.copy_history(copy)
             states = _leave_out(copy, store.directory / MODELS)
             history = undo.enter_context(copy.open("rb"))
@@ -86,8 +87,8 @@ def export(store: Store, federation: str, uid: str, plan: Plan) -> Export:
 
 def plan_of(plan: PartitionPlan, spec: FederationSpec, learners: Iterable[str]) -> Plan:
     """With as many shares for each group as it has learners now, or as have ever taken part (`learners`, their ids)."""
-    sizes = dict.fromkeys(plan.offsets, 0)
-    sizes |= {group.name: group.size for group in spec.training_groups if group.name in sizes}
+    known = (group for group in spec.training_groups if group.name in plan.offsets)
+    sizes = dict(Shares(plan.count, plan.offsets, dict.fromkeys(plan.offsets, 0)).extended(known).sizes)
     for learner in learners:
         group, _, ordinal = learner.rpartition("-")
         if group in sizes:

@@ -115,6 +115,17 @@ def test_run_refuses_a_wrong_override_before_anything_starts(tmp_path: Path) -> 
     assert not (tmp_path / "out").exists()
 
 
+def test_a_run_goes_on_from_one_thing(tmp_path: Path) -> None:
+    file, folder = str(EXAMPLES / "digits" / "federation.yaml"), tmp_path / "out"
+    result = metisfl("run", file, "--resume", "--output", str(folder), "--from", "digits.tar")
+    assert result.exit_code == 2
+    assert "choose one" in result.output
+    result = metisfl("run", file, "--output", str(folder), "--from", str(tmp_path / "digits.tar"))
+    assert result.exit_code == 2
+    assert "cannot be used: No such file or directory" in " ".join(result.output.split())
+    assert not folder.exists()
+
+
 def test_resume_needs_to_know_what(tmp_path: Path) -> None:
     result = metisfl("run", str(EXAMPLES / "digits" / "federation.yaml"), "--resume")
     assert result.exit_code == 2
