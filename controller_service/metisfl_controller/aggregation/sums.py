@@ -22,8 +22,8 @@ _TILE = 1 << 24
 """Elements after which memory that is a file is let go, 128 MiB of sums."""
 
 
-_PIECE = 1 << 16
-"""Elements whose magnitudes are looked at together: they stay in the processor's cache."""
+_PIECE = 1 << 18
+"""Elements whose magnitudes are looked at together, 1 MiB of single precision."""
 
 
 @dataclass(frozen=True)
@@ -97,14 +97,21 @@ def write_scaled(
 
 def largest_of(values: NDArray[Any]) -> float:
     """The largest |x| of a segment, shape (elements,), of finite values; 0 when it is empty."""
-    pieces = (values[start : start + _PIECE] for start in range(0, values.size, _PIECE))
-    if np.issubdtype(values.dtype, np.integer) or values.dtype == np.bool_:
-        return float(max((max(abs(int(piece.max())), abs(int(piece.min()))) for piece in pieces), default=0))
+    largest = 0.0
+    for start in range(0, values.size, _PIECE):
+        piece = values[start : start + _PIECE]
+        largest = max(largest, _largest_of(piece))
+        release(piece, written=False)
+    return largest
+
+
+def _largest_of(piece: NDArray[Any]) -> float:
+    if np.issubdtype(piece.dtype, np.integer) or piece.dtype == np.bool_:
+        return float(max(abs(int(piece.max())), abs(int(piece.min()))))
     # Without their signs, floats are in the order of their bits; NumPy compares integers of any width fast.
-    bits = np.dtype(f"u{values.dtype.itemsize}")
+    bits = np.dtype(f"u{piece.dtype.itemsize}")
     magnitude = bits.type(np.iinfo(bits).max >> 1)
-    largest = max(((piece.view(bits) & magnitude).max() for piece in pieces), default=bits.type(0))
-    return float(np.array(largest, bits).view(values.dtype))
+    return float((piece.view(bits) & magnitude).max().reshape(1).view(piece.dtype)[0])
 
 
 def _source(encoded: EncodedSegment, terms: Sequence[Term]) -> tuple[Source, list[NDArray[Any]]]:

@@ -166,7 +166,7 @@ def test_models_of_one_size_are_replaced_so_often_before_the_sums_are_made_anew(
         np.array([7, 200], np.uint8),
         np.array([False, True]),
         np.zeros(0, np.float32),
-        np.linspace(-1, 0.5, 200_000),
+        np.linspace(-1, 0.5, 600_000),
     ],
     ids=lambda array: f"{array.dtype}-{array.size}",
 )
