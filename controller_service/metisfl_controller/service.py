@@ -36,7 +36,7 @@ from metisfl_controller.server.rest import build_app
 from metisfl_controller.server.servicer import Servicer
 from metisfl_controller.server.upload_call import UploadCall
 from metisfl_controller.server.uploads import Uploads
-from metisfl_controller.settings import Address, Settings
+from metisfl_controller.settings import Address, Settings, SettingsError
 from metisfl_controller.state.records import StateError
 from metisfl_controller.state.registry import Registry
 from metisfl_controller.state.store import Store
@@ -53,8 +53,7 @@ class _RestServer(uvicorn.Server):
 
 
 async def serve(settings: Settings, log: ContextLogger, stop: asyncio.Event) -> None:
-    """Run until `stop` is set. Raises SettingsError, SpecError, StateError, OSError (an address in use), RuntimeError
-    (no OpenMP)."""
+    """Run until `stop` is set. Raises SettingsError, SpecError, StateError, OSError, RuntimeError (no OpenMP)."""
     clock = steady_clock()
     files = ConfigurationFiles(settings.federation_file, settings.partition_plan)
     configuration = files.read()
@@ -189,7 +188,10 @@ async def _start_grpc(conductor: Conductor, security: Security, address: Address
         port = security.listen(server, str(address))
     except RuntimeError as error:
         await server.stop(None)
-        raise OSError(f"cannot listen on {address} for gRPC: {error}") from error
+        # gRPC does not say which of the two it is.
+        raise _not_listening(
+            "METISFL_GRPC_ADDRESS", address, "the port is taken, or the address is not this machine's"
+        ) from error
     await server.start()
     return server, Address(address.host, port)
 
@@ -199,7 +201,11 @@ def _listen(address: Address) -> socket.socket:
     try:
         return socket.create_server((address.host, address.port), family=family)
     except OSError as error:
-        raise OSError(f"cannot listen on {address} for HTTP: {error}") from error
+        raise _not_listening("METISFL_HTTP_ADDRESS", address, error.strerror or str(error)) from error
+
+
+def _not_listening(setting: str, address: Address, why: str) -> SettingsError:
+    return SettingsError(f"{setting}: cannot listen on {address}: {why}; port 0 picks a free one")
 
 
 def _budget(federation: Federation, log: ContextLogger) -> int:

@@ -161,7 +161,8 @@ def connect(context: str | None, namespace: str | None) -> Cluster:
             raise ClusterError(f"the kubeconfig has no context '{context}'; it has: {names}")
         api = config.new_client_from_config(context=chosen["name"])
     except ConfigException as error:
-        raise ClusterError(f"no cluster: {error}; set KUBECONFIG or name a context with --context") from error
+        told = str(error).rstrip(". ")
+        raise ClusterError(f"no usable kubeconfig: {told}; set KUBECONFIG or choose a --context") from error
     return Cluster(api, chosen["name"], namespace or chosen["context"].get("namespace") or "default")
 
 

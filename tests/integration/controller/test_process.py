@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from metisfl.proto.v1 import controller_pb2 as pb
+from metisfl_controller.settings import SettingsError
 
 Environments = Callable[..., dict[str, str]]
 
@@ -79,13 +80,14 @@ def test_a_foreign_state_directory_is_3(settings_of: Environments, tmp_path: Pat
     assert "holds another federation (uid uid-1, this one is uid-2)" in said
 
 
-async def test_an_address_in_use_is_1_and_named(settings_of: Environments, served: Callable[..., Any]) -> None:
+async def test_an_address_in_use_is_2_and_named(settings_of: Environments, served: Callable[..., Any]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         status, said = run(settings_of(METISFL_GRPC_ADDRESS=address))
-        assert status == 1
-        assert f"cannot listen on {address} for gRPC" in said
-        with pytest.raises(OSError, match=f"cannot listen on {address} for HTTP"):
+        assert status == 2
+        assert f"METISFL_GRPC_ADDRESS: cannot listen on {address}" in said
+        assert "Traceback" not in said
+        with pytest.raises(SettingsError, match=f"METISFL_HTTP_ADDRESS: cannot listen on {address}"):
             await served(http=address).__aenter__()
 
 

@@ -44,7 +44,16 @@ def text_of(shown: Snapshot, width: int = 100, height: int = 40) -> str:
 
 @pytest.mark.parametrize(
     ("seconds", "expected"),
-    [(0, "0 s"), (0.42, "0.4 s"), (28.4, "28 s"), (60, "1 min"), (200, "3 min 20 s"), (7500, "2 h 5 min"), (-3, "0 s")],
+    [
+        (0, "0 s"),
+        (0.04, "0 s"),
+        (0.42, "0.4 s"),
+        (28.4, "28 s"),
+        (60, "1 min"),
+        (200, "3 min 20 s"),
+        (7500, "2 h 5 min"),
+        (-3, "0 s"),
+    ],
 )
 def test_durations_as_people_say_them(seconds: float, expected: str) -> None:
     assert duration(timedelta(seconds=seconds)) == expected

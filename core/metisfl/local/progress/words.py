@@ -13,7 +13,7 @@ from metisfl.spec.transport import CodecName, CompressionType, TransportSpec
 def duration(span: timedelta) -> str:
     """`0.4 s`, `28 s`, `3 min 20 s`, `2 h 5 min`."""
     exact = max(span.total_seconds(), 0.0)
-    if 0 < exact < 9.95:
+    if 0.05 <= exact < 9.95:
         return f"{exact:.1f} s"
     seconds = round(exact)
     if seconds < 60:
