@@ -8,7 +8,7 @@ SIDE_BY_SIDE := --numprocesses 2
 CODE   := core operator controller_service learner_image benchmarks tests examples hack/_cluster hack/cluster hack/images hack/requirements hack/manifests hack/dashboards hack/chart-readme hack/api-docs
 
 .DEFAULT_GOAL := help
-.PHONY: help venv run test test-full lint format unit integration charts browser e2e images cluster-up cluster-down protos crd bench bench-compare bench-report clean
+.PHONY: help venv run test test-full lint format unit integration charts browser e2e images cluster-up cluster-down protos crd generate bench bench-compare bench-report clean
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -84,6 +84,11 @@ bench-report: $(READY) ## Write docs/benchmarks.md and its plots from benchmarks
 
 crd: $(READY) ## Write the CRD into manifests and chart
 	hack/crd
+
+generate: $(READY) protos crd ## Write every generated file: stubs, CRD, docs/api.md, manifests, dashboards, the charts' pages
+	$(BIN)/python hack/dashboards
+	$(BIN)/python hack/manifests
+	$(BIN)/python hack/chart-readme
 
 clean: ## Remove the virtual environment and caches
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache dist build
