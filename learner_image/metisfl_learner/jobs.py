@@ -23,6 +23,7 @@ from metisfl_learner import work
 from metisfl_learner.checks import LearnerError
 from metisfl_learner.client import ControllerClient
 from metisfl_learner.exits import ExitCode, FatalError
+from metisfl_learner.fates import Fates
 from metisfl_learner.learner import Progress, TaskCancelled
 from metisfl_learner.lease import Lease
 from metisfl_learner.outbox import Outbox
@@ -80,6 +81,7 @@ class Jobs:
         self._log = log
         self._job: _Job | None = None
         self._uploads: dict[str, asyncio.Task[None]] = {}
+        self._fates = Fates(group, worker, trainee.encoder)
         self._connected = False
 
     @property
@@ -132,10 +134,10 @@ class Jobs:
                 case Send(result):
                     self._send(result)
                 case Accepted(task_id):
-                    self._remember(task_id, self._trainee.encoder.accepted)
+                    self._fates.accepted(task_id)
                 case Forget(task_id, reason):
                     self._log.debug("result of task %s is let go: %s", task_id, reason)
-                    self._remember(task_id, self._trainee.encoder.forget)
+                    self._fates.forgotten(task_id)
                     if task_id in self._uploads:
                         self._uploads.pop(task_id).cancel()
                 case Answer(message):
@@ -147,13 +149,9 @@ class Jobs:
                 case _:
                     assert_never(action)
 
-    def _remember(self, task_id: str, fate: Callable[[str], None]) -> None:
-        """Tell what remembers uploads. In the worker, and so in order, and before a task that is started after it."""
-        if self._trainee.encoder.remembers:
-            self._group.create_task(self._worker.run(lambda: fate(task_id)))
-
     def cancel_all(self) -> None:
         """Abandon the running task and all uploads."""
+        self._fates.cancel()
         self._cancel_job()
         self._cancel_uploads()
 
@@ -163,8 +161,7 @@ class Jobs:
         self._uploads.clear()
 
     def _start(self, task: pb.Task) -> None:
-        job = _Job(task, self._log.bind(round=task.round))
-        self._job = job
+        job = self._job = _Job(task, self._log.bind(round=task.round))
         job.handle = self._group.create_task(self._work(job))
 
     def _cancel_job(self) -> None:

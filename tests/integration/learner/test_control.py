@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from metisfl.wire.control import STAMP, Stamp, control_layout
 from metisfl.wire.limits import CHUNK_BYTES
 from metisfl.wire.transport import Transport
 from metisfl_learner import Capability, Evaluation, Learner, TrainingResult
+from tests.integration.learner.conftest import WAIT_SECONDS
 
 # Two chunks in each section.
 MODEL = {"w": np.linspace(-1, 1, CHUNK_BYTES // 4 + 10, dtype=np.float32)}
@@ -126,3 +129,31 @@ async def test_the_next_task_says_what_counts_when_the_receipt_has_not_come(
         controller.tasks.put_nowait(following)
         received = await controller.next_receipted()
     assert sent(controller, received)[2][1] == 1
+
+
+async def test_a_session_ends_although_a_result_is_to_be_remembered_behind_code_that_does_not_end(
+    controller: Any, attach: Any
+) -> None:
+    go_on = threading.Event()
+
+    class Stuck(Slope):
+        def train(self, weights: Any, task: Any) -> TrainingResult:
+            if task.round == 2:
+                go_on.wait(WAIT_SECONDS)
+            return super().train(weights, task)
+
+    serve(controller, 1.0)
+    try:
+        async with attach(controller.address, Stuck) as session:
+            controller.tasks.put_nowait(order(1))
+            await controller.next_receipted()
+            second, third = order(2), order(3)
+            second.uncommitted.append("t1")
+            third.counted = "t1"
+            controller.tasks.put_nowait(second)
+            await controller.heartbeat(lambda beat: (beat.task_id, beat.activity) == ("t2", pb.ACTIVITY_TRAINING))
+            controller.tasks.put_nowait(third)
+            controller.tasks.put_nowait(pb.Task(kind=pb.TASK_KIND_STOP, reason="done"))
+            await asyncio.wait_for(session, WAIT_SECONDS / 4)
+    finally:
+        go_on.set()
