@@ -79,9 +79,10 @@ def told(outcome: Outcome, folder: RunFolder, resume_command: str) -> list[str]:
     places = {"model": outcome.model, "report": outcome.report, "logs": folder.logs, "history": folder.history}
     lines += [f"  {name:<8} {shown_path(path)}" for name, path in places.items() if path and path.exists()]
     lines += [f"  output   {outcome.output}"] if outcome.output else []
-    # Before the first round there is nothing to go on with, and what went wrong is often in the command itself.
-    if not outcome.final and not outcome.complete and (outcome.rounds or outcome.interrupted):
-        lines.append(f"go on with: {resume_command}")
+    if not outcome.final and not outcome.complete:
+        # What fails is mostly the learner's code, or an option: as it is it would fail again.
+        first = "" if outcome.interrupted else "once that is mended, "
+        lines.append(f"{first}go on with: {resume_command}")
     return lines
 
 
