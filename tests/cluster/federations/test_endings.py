@@ -37,11 +37,18 @@ def test_a_quota_that_refuses_pods_is_told_in_the_api_servers_words(other_lab: A
 
 @pytest.mark.slow
 def test_deletion_at_any_moment_and_the_same_name_again(lab: Any, run: Run, example: Example) -> None:
+
+    def suspended() -> bool:
+        lab.edit("again", suspend=True)
+        return bool(lab.condition("again", "Suspended")[0] == "True")
+
     endless = example("digits", "again", training=STEADY, termination={"maxRounds": 100_000})
     moments: dict[str, Callable[[], Any]] = {
         "before anything is made": lambda: True,
         "while pods start": lambda: lab.pods("again"),
         "while it trains": lambda: lab.status("again").get("currentRound", 0) >= 1,
+        "while pods go because it is suspended": suspended,
+        "after it was suspended": lambda: suspended() and not lab.pods("again"),
     }
     for moment, reached in moments.items():
         run(endless)

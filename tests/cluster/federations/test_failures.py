@@ -27,6 +27,13 @@ def small(name: str, entrypoint: str = DIGITS, *groups: dict[str, Any]) -> dict[
     }
 
 
+def without_code(name: str) -> dict[str, Any]:
+    """Its learners' code is in a ConfigMap that is not there."""
+    federation = small(name)
+    federation["spec"]["learner"]["sourceRef"] = {"name": "nothing"}
+    return federation
+
+
 @pytest.mark.parametrize(
     ("federation", "reason", "words"),
     [
@@ -51,8 +58,11 @@ def small(name: str, entrypoint: str = DIGITS, *groups: dict[str, Any]) -> dict[
             "nodes are available",
             marks=pytest.mark.slow,
         ),
+        pytest.param(
+            without_code("code"), "VolumeUnavailable", 'configmap "nothing" not found', marks=pytest.mark.slow
+        ),
     ],
-    ids=["wrong entrypoint", "wrong image", "other shape", "no node"],
+    ids=["wrong entrypoint", "wrong image", "other shape", "no node", "no such code"],
 )
 def test_what_is_wrong_is_told_within_a_minute(
     lab: Any, run: Run, federation: dict[str, Any], reason: str, words: str
