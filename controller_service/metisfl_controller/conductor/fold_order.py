@@ -17,6 +17,8 @@ from metisfl_controller.rounds.messages import Fold
 from metisfl_controller.rounds.participation import Participant, Standing
 from metisfl_controller.rounds.tasks import TaskId
 
+_WITHOUT_UPDATE = (Standing.EXCLUDED, Standing.RELEASED)
+
 
 class FoldOrder(ABC):
     """Verified uploads of one round at a time, until it is their turn."""
@@ -98,7 +100,7 @@ class ByLearner(FoldOrder):
             self._line, self._at = by_number(participants), 0
         while self._at < len(self._line):
             learner = self._line[self._at]
-            if learner not in self._done and participants[learner].standing is not Standing.EXCLUDED:
+            if learner not in self._done and participants[learner].standing not in _WITHOUT_UPDATE:
                 return learner
             self._at += 1
         return None

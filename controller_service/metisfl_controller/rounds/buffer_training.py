@@ -196,6 +196,9 @@ class BufferTraining:
     def lost(self, learner: str) -> None:
         """What it was at may still arrive."""
 
+    def release(self, has_place: Callable[[str], bool]) -> None:
+        """Nobody is waited for."""
+
     def delivered(self, task: TaskId, work: Work, now: float) -> None:
         self._done(task)
         if task.base_version == self._survey.version:

@@ -25,6 +25,9 @@ class Standing(Enum):
     EXCLUDED = auto()
     """Its update was refused; not asked again in this round."""
 
+    RELEASED = auto()
+    """Gone for good: the round needs one update less."""
+
 
 @dataclass
 class Participant:
@@ -65,7 +68,8 @@ class OpenRound:
     @property
     def needed(self) -> int:
         """With so many updates the round need not wait for more."""
-        return max(self.min_updates, len(self._participants) - self.over_select)
+        counted = len(self._participants) - self._counts[Standing.RELEASED]
+        return max(self.min_updates, counted - self.over_select)
 
     @property
     def quorum(self) -> int:
@@ -104,6 +108,11 @@ class OpenRound:
         if participant and participant.standing is Standing.PENDING:
             self._set(learner, standing)
 
+    def release(self, learner: str) -> None:
+        """Nobody waits for a lost participant any more. It is one of those who were asked beyond the needed, if any."""
+        self._set(learner, Standing.RELEASED)
+        self.over_select = max(0, self.over_select - 1)
+
     def reported(self, learner: str, report: Report) -> None:
         """Metrics of the base version have come."""
         if self.evaluation is not None:
@@ -141,5 +150,5 @@ class OpenRound:
         self._counts[participant.standing] -= 1
         self._counts[standing] += 1
         participant.standing = standing
-        if standing in (Standing.DONE, Standing.EXCLUDED):
+        if standing in (Standing.DONE, Standing.EXCLUDED, Standing.RELEASED):
             self._unreported.discard(learner)

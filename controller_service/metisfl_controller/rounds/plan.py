@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 
@@ -56,6 +57,12 @@ class Plan:
     weigh: Weigh = training_examples
     selection: Selection = field(default_factory=All)
     max_attempts: int = 3
+    places: Mapping[str, int] | None = None
+    """How many learners each group has; None: anybody may take part."""
+
+    revoked: frozenset[str] = frozenset()
+    """Learners that are shut out."""
+
     gather_grace: float = 15.0
     """How long the first start waits for the rest once `min_learners` are ready, so that version 0 does not depend on
     which pod happened to start first."""
@@ -85,11 +92,20 @@ class Plan:
             evaluator_wait=spec.evaluation.evaluator_wait_seconds,
             weigh=WEIGHTINGS[spec.aggregation.weighting],
             selection=selection,
+            places={group.name: group.size for group in spec.training_groups},
+            revoked=frozenset(spec.security.revoked),
             max_duration=termination.max_duration_seconds,
             target=_target(termination.target_metric),
             plateau=_plateau(termination.plateau),
             too_few_learners=termination.too_few_learners_seconds,
         )
+
+    def has_place(self, learner: str) -> bool:
+        """Whether a learner, `<group>-<ordinal>`, that is not there may be expected to come."""
+        if self.places is None:
+            return learner not in self.revoked
+        group, _, ordinal = learner.rpartition("-")
+        return learner not in self.revoked and int(ordinal) < self.places.get(group, 0)
 
     def evaluates(self, version: int) -> bool:
         """Whether learners evaluate this version when they download it to train on."""

@@ -129,7 +129,7 @@ class RoundTraining:
             started_at=closed.started_at,
             participants=tuple(by_number(closed.participants)),
             contributors=done,
-            lost=closed.having(Standing.PENDING, Standing.LOST, Standing.EXCLUDED),
+            lost=closed.having(Standing.PENDING, Standing.LOST, Standing.EXCLUDED, Standing.RELEASED),
             tasks=tuple(closed.participants[learner].task for learner in done),
         )
 
@@ -161,6 +161,12 @@ class RoundTraining:
 
     def lost(self, learner: str) -> None:
         self._stands(learner, Standing.LOST)
+
+    def release(self, has_place: Callable[[str], bool]) -> None:
+        if self._open is not None:
+            for learner in self._open.having(Standing.LOST):
+                if not has_place(learner):
+                    self._open.release(learner)
 
     def delivered(self, task: TaskId, work: Work, now: float) -> None:
         assert self._open is not None

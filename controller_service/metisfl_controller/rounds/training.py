@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -81,6 +81,9 @@ class Training(Protocol):
         """A learner is ready; says whether it has something to do."""
 
     def lost(self, learner: str) -> None: ...
+
+    def release(self, has_place: Callable[[str], bool]) -> None:
+        """Wait no longer for who is gone and has no place any more: scaled away, or shut out."""
 
     def expects(self, task: TaskId) -> bool:
         """Whether this task's result would count if it arrived now."""

@@ -15,6 +15,8 @@ from metisfl_controller.partitions import PartitionPlan
 from metisfl_controller.rounds.plan import Plan, Target, quorum_of
 from metisfl_controller.state.registry import JoinRefusedError, Registry, UnknownLeaseError
 
+PLACES = {"a": 2, "b-c": 1}
+
 
 def spec(**changes: Any) -> FederationSpec:
     document = {
@@ -184,8 +186,15 @@ def test_a_plan_that_makes_no_sense_is_refused(text: str) -> None:
 
 def test_a_plan_from_the_defaults() -> None:
     assert Plan.of(spec()) == Plan(
-        expected_learners=3, min_learners=3, quorum_percent=100, round_deadline=600, max_rounds=10
+        expected_learners=3, min_learners=3, quorum_percent=100, round_deadline=600, max_rounds=10, places=PLACES
     )
+
+
+def test_places_are_those_of_the_groups_without_the_revoked() -> None:
+    outside = [{"name": "b-c", "replicas": 2}, {"name": "out", "external": True, "maxLearners": 2}]
+    plan = Plan.of(spec(learnerGroups=outside, security={"revoked": ["b-c-0"]}))
+    asked = ("b-c-0", "b-c-1", "b-c-2", "out-1", "out-2", "a-0")
+    assert [learner for learner in asked if plan.has_place(learner)] == ["b-c-1", "out-1"]
 
 
 def test_a_plan_from_everything() -> None:
@@ -209,6 +218,7 @@ def test_a_plan_from_everything() -> None:
         evaluate_every=2,
         max_duration=60,
         target=Target("loss", at_most=-0.5),
+        places=PLACES,
     )
     assert [version for version in range(6) if plan.evaluates(version)] == [0, 2, 4]
     assert Plan.of(spec(selection={"minLearners": 1})).min_learners == 1

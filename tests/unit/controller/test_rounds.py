@@ -219,6 +219,52 @@ def test_a_deadline_without_quorum_gives_more_time_three_times_and_then_fails(sc
     )
 
 
+def test_a_round_does_not_wait_for_who_was_scaled_away(script: Scripts) -> None:
+    f = script(learners=3)
+    f.started("a-0", "a-1", "b-0")
+    f.uploads("a-0")
+    f.lost("a-1")
+    assert f.changes(places={"a": 1, "b": 1}, min_learners=2, expected_learners=2) == []
+    assert f.uploads("b-0") == ["fold b-0 x10", "commit 1 of a-0 b-0, lost a-1"]
+
+
+@pytest.mark.parametrize("changes", [{"places": {"a": 1}}, {"revoked": frozenset({"a-1"})}], ids=str)
+def test_nor_for_who_goes_later(script: Scripts, changes: dict[str, object]) -> None:
+    """The controller hears of the new number before the pod is stopped; until then its update counts."""
+    f = script(learners=2)
+    f.started("a-0", "a-1")
+    f.changes(**changes, min_learners=1, expected_learners=1)
+    f.uploads("a-0")
+    assert f.lost("a-1") == ["commit 1 of a-0, lost a-1"]
+    assert not f.machine.expects(f.tasks["a-1"])
+
+
+def test_who_is_lost_and_has_a_place_is_waited_for_as_before(script: Scripts) -> None:
+    f = script(learners=2)
+    f.started("a-0", "a-1")
+    f.uploads("a-0")
+    f.lost("a-1")
+    assert f.changes(places={"a": 2}) == []
+
+
+def test_a_round_whose_participants_were_all_scaled_away_is_others(script: Scripts) -> None:
+    f = script(learners=1)
+    f.started("a-0")
+    f.changes(places={"b": 1})
+    assert f.lost("a-0") == [], "nobody is there to ask instead"
+    f.ready("b-0")
+    assert f.uploads("b-0")[-1] == "commit 1 of b-0, lost a-0"
+
+
+def test_one_who_was_scaled_away_was_one_too_many_when_more_were_asked(script: Scripts) -> None:
+    f = script(learners=3, over_select=1)
+    f.started("a-0", "a-1", "a-2")
+    f.changes(places={"a": 2})
+    assert f.lost("a-2") == []
+    assert not any("commit" in line for line in f.uploads("a-0")), "two are needed still"
+    assert f.uploads("a-1")[-1] == "commit 1 of a-0 a-1, lost a-2"
+
+
 def test_a_late_learner_delivers_in_the_second_attempt(script: Scripts) -> None:
     f = script(learners=2)
     f.started("a-0", "a-1")

@@ -52,12 +52,12 @@ class Synchronous:
         late = now >= open_round.deadline_at
         if open_round.has_enough or (open_round.has_quorum and (open_round.all_reported or late)):
             return Close()
-        if late or open_round.hopeless:
+        if late or (open_round.hopeless and ready):
             return self._without_quorum(open_round, ready, now)
         return None
 
     def _without_quorum(self, open_round: OpenRound, ready: Set[str], now: float) -> Step | AskAgain:
-        """The deadline has passed, or nobody is left to wait for: newcomers may still save the round."""
+        """The deadline has passed, or no participant is left to wait for: newcomers may still save the round."""
         newcomers = ready - set(open_round.participants)
         if open_round.attempt >= self.plan.max_attempts or (open_round.hopeless and not newcomers):
             return GiveUp("QuorumNotReached", self._quorum_message(open_round))
