@@ -270,6 +270,12 @@ class Jobs:
                 reason = f"{error.code().name}: {error.details()}"
             except TransferError as error:
                 reason = str(error)
+            except asyncio.CancelledError:
+                # gRPC also raises this when the call's channel is closed, as it is for a renewed certificate.
+                task = asyncio.current_task()
+                if task is None or task.cancelling():
+                    raise
+                reason = "the connection was replaced"
             delay = backoff.delay() or 0.0
             log.warning("%s broke off, goes on in %.1f s: %s", what, delay, reason)
             await asyncio.sleep(delay)

@@ -61,6 +61,8 @@ class FakeController:
     tasks_refusals: list[tuple[grpc.StatusCode, str]] = field(default_factory=list)
     break_downloads_after: list[int] = field(default_factory=list)
     corrupt_downloads: int = 0
+    downloads_held: int = 0
+    """So many downloads get no further than their header."""
     break_uploads_after: list[int] = field(default_factory=list)
     upload_errors: list[tuple[grpc.StatusCode, str]] = field(default_factory=list)
     receipts: list[pb.Receipt] = field(default_factory=list)
@@ -75,6 +77,8 @@ class FakeController:
         self.heartbeats: list[pb.Heartbeat] = []
         self._heartbeat_came = asyncio.Event()
         self.download_offsets: list[int] = []
+        self.holding = asyncio.Event()
+        """A download is held."""
         self.uploads: list[Received] = []
         self.receipted: asyncio.Queue[Received] = asyncio.Queue()
         self.leaves: asyncio.Queue[pb.LeaveRequest] = asyncio.Queue()
@@ -194,6 +198,10 @@ class FakeController:
         contents = [each.data for each in (model, self.control) if each is not None]
         announced = sections.announce()
         yield pb.DownloadResponse(header=pb.DownloadHeader(model_version=request.model_version, sections=announced))
+        if self.downloads_held > 0:
+            self.downloads_held -= 1
+            self.holding.set()
+            await asyncio.Event().wait()
         limit = self.break_downloads_after.pop(0) if self.break_downloads_after else None
         sent = 0
         for chunk in itertools.chain.from_iterable(

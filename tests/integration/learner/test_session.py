@@ -13,6 +13,7 @@ import pytest
 from metisfl.proto.v1 import controller_pb2 as pb
 from metisfl.wire import frames
 from metisfl_learner import Evaluation, Learner, TrainingResult
+from metisfl_learner.client import ControllerClient
 from metisfl_learner.exits import ExitCode, FatalError
 
 # More than two chunks.
@@ -109,6 +110,31 @@ async def test_broken_download_goes_on_where_it_broke(controller: Any, attach: A
         received = await controller.next_receipted()
     assert np.all(contents(controller, received)["w"] == 3)
     assert controller.download_offsets == [0, 1 << 20, 2 << 20]
+
+
+async def test_a_task_that_comes_while_a_certificate_is_renewed_is_done(
+    controller: Any, attach: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its download is under way when the new connection takes the place of the one before."""
+    due = asyncio.Event()
+
+    async def renewal_due(client: ControllerClient) -> None:
+        await due.wait()
+        due.clear()
+
+    async def renew(client: ControllerClient) -> None:
+        await controller.holding.wait()
+
+    monkeypatch.setattr(ControllerClient, "renewal_due", renewal_due)
+    monkeypatch.setattr(ControllerClient, "renew", renew)
+    async with attach(controller.address, AddOne):
+        assert (await controller.next_ready()).running_task == ""
+        due.set()
+        controller.serve(0, model(0))
+        controller.downloads_held = 1
+        controller.tasks.put_nowait(train("t1", 0))
+        assert (await controller.next_ready()).running_task == "t1"
+        assert (await controller.next_receipted()).header.task_id == "t1"
 
 
 async def test_download_that_does_not_fit_its_checksum_starts_over(controller: Any, attach: Any) -> None:
