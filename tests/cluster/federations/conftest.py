@@ -123,8 +123,34 @@ class Lab:
         return "\n".join(parts)
 
 
+@dataclass(frozen=True)
+class Operator:
+    """The operator's release. A test that changes it puts it back."""
+
+    helm: Config
+    chart: Chart
+    values: Mapping[str, Any]
+
+    def install(self) -> None:
+        self.helm.install(
+            self.chart,
+            RELEASE,
+            dict(self.values),
+            namespace=RELEASE_NAMESPACE,
+            create_namespace=True,
+            wait="watcher",
+            timeout=180,
+        )
+
+    def uninstall(self) -> None:
+        """Also what an earlier session left that was ended half-way."""
+        if any(release["name"] == RELEASE for release in self.helm.list()):
+            # The newer way of waiting waits for the resource type as well, which is kept.
+            self.helm.uninstall(RELEASE, wait="legacy", timeout=120)
+
+
 @pytest.fixture(scope="session")
-def operator(kubectl: Any, kubeconfig: Path, images: Mapping[str, str]) -> Iterator[None]:
+def operator(kubectl: Any, kubeconfig: Path, images: Mapping[str, str]) -> Iterator[Operator]:
     """The chart, installed for the whole session; nothing of it is left afterwards."""
     values = {"images": {**images, "pullPolicy": "IfNotPresent"}, "logFormat": "text"}
     with (
@@ -132,14 +158,13 @@ def operator(kubectl: Any, kubeconfig: Path, images: Mapping[str, str]) -> Itera
         Config(kubeconfig_path=kubeconfig, namespace=RELEASE_NAMESPACE) as helm,
         Chart.load(ROOT / "charts" / "metisfl") as chart,
     ):
-        _uninstall(helm)
-        helm.install(
-            chart, RELEASE, values, namespace=RELEASE_NAMESPACE, create_namespace=True, wait="watcher", timeout=180
-        )
+        operator = Operator(helm, chart, values)
+        operator.uninstall()
+        operator.install()
         try:
-            yield
+            yield operator
         finally:
-            _uninstall(helm)
+            operator.uninstall()
             kubectl("delete", "crd", "federations.metisfl.dev", "--timeout=60s", timeout=70)
             kubectl("delete", "namespace", RELEASE_NAMESPACE, "--timeout=120s", timeout=130)
 
@@ -160,22 +185,15 @@ def _alone(kubeconfig: Path) -> Iterator[None]:
         yield
 
 
-def _uninstall(helm: Config) -> None:
-    """Also what an earlier session left that was ended half-way."""
-    if any(release["name"] == RELEASE for release in helm.list()):
-        # The newer way of waiting waits for the resource type as well, which is kept.
-        helm.uninstall(RELEASE, wait="legacy", timeout=120)
-
-
 @pytest.fixture(scope="session")
-def lab(operator: None, kubectl: Any) -> Iterator[Lab]:
+def lab(operator: Operator, kubectl: Any) -> Iterator[Lab]:
     """One namespace for all tests, each with a federation of its own name: pods take their time to go."""
     with _namespace(kubectl) as name:
         yield Lab(kubectl, name)
 
 
 @pytest.fixture(scope="session")
-def other_lab(operator: None, kubectl: Any) -> Iterator[Lab]:
+def other_lab(operator: Operator, kubectl: Any) -> Iterator[Lab]:
     """A second namespace."""
     with _namespace(kubectl) as name:
         yield Lab(kubectl, name)
