@@ -5,7 +5,7 @@ Memory that is a file is let go of behind each tile, so that no more than a tile
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,8 +17,8 @@ from metisfl.wire.layout import Buffer
 from metisfl.wire.segments import EncodedSegment
 from metisfl_controller.aggregation.kernels import kinds, products, ranks
 from metisfl_controller.aggregation.kernels.folding import Source, finish
-from metisfl_controller.aggregation.mapped import release
-from metisfl_controller.aggregation.sums import release_read, require_finite
+from metisfl_controller.aggregation.mapped import tiles
+from metisfl_controller.aggregation.sums import require_finite
 
 TILE = 1 << 20
 """Elements that are worked on at a time, at most: 8 MiB of sums."""
@@ -55,11 +55,9 @@ class Gathered:
         for encoded in self._stepped():
             base = None if self.encoding.updates else self._base_of(encoded)
             source, planes = self._source(encoded, np.ones(len(self)))
-            for start, stop in _tiles(encoded, planes):
+            read = [*planes, *([] if base is None else [base])]
+            for start, stop in tiles(encoded.segment.elements, read=read, tile=_tile(encoded, planes)):
                 products.add_products(found, source, start, stop, base=base)
-                release_read(encoded, planes, start, stop)
-                if base is not None:
-                    release(base[start:stop], written=False)
         return found
 
     def combine(self, weights: Floats, total: float, model: Buffer) -> None:
@@ -143,12 +141,9 @@ class Gathered:
         out = encoded.segment.of(model)
         base = self._base_of(encoded) if with_base else None
         bad = 0
-        for start, stop in _tiles(encoded, planes):
+        read = [*planes, *([] if base is None else [base])]
+        for start, stop in tiles(out.size, read=read, written=[out], tile=_tile(encoded, planes)):
             bad += write(source, start, stop, out, base)
-            release_read(encoded, planes, start, stop)
-            release(out[start:stop], written=True)
-            if base is not None:
-                release(base[start:stop], written=False)
         require_finite(bad, out)
 
 
@@ -156,11 +151,8 @@ _NO_SUMS = np.empty(0)
 _NO_MODELS = Source.of(kinds.FLOAT32, [], [])
 
 
-def _tiles(encoded: EncodedSegment, planes: Sequence[Array]) -> Iterator[tuple[int, int]]:
-    """Ranges of a segment's elements, cut where the kernels' own pieces end."""
-    elements = encoded.segment.elements
+def _tile(encoded: EncodedSegment, planes: Sequence[Array]) -> int:
+    """Elements of a segment that are worked on at a time; tiles are cut where the kernels' own pieces end."""
     nbytes = sum(plane.nbytes for plane in planes)
-    fitting = TILE_BYTES * elements // max(1, nbytes) // products.PIECE * products.PIECE
-    tile = min(TILE, max(products.PIECE, fitting))
-    for start in range(0, elements, tile):
-        yield start, min(elements, start + tile)
+    fitting = TILE_BYTES * encoded.segment.elements // max(1, nbytes) // products.PIECE * products.PIECE
+    return min(TILE, max(products.PIECE, fitting))

@@ -11,6 +11,7 @@ from __future__ import annotations
 import mmap
 import os
 import tempfile
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,12 @@ PREFIX = "upload-"
 WRITTEN_BACK_BYTES = 32 << 20
 """A large file is synced each time this much has been written: dirty pages cannot be dropped, and a container whose
 limit they fill is killed."""
+
+
+_TILE = 1 << 24
+"""Elements after which memory that is a file is let go, 128 MiB of float64."""
+
+Array = NDArray[np.generic]
 
 
 class _Mapping(mmap.mmap):
@@ -98,12 +105,12 @@ def mapped_file(path: Path, nbytes: int) -> Buffer:
     return whole
 
 
-def is_mapped(array: NDArray[np.generic]) -> bool:
+def is_mapped(array: Array) -> bool:
     """Whether an array lies in a file of this module."""
     return _mapping_of(array) is not None
 
 
-def release(part: NDArray[np.generic], *, written: bool) -> None:
+def release(part: Array, *, written: bool) -> None:
     """Tell that a contiguous part of an array is not needed for now; nothing happens to ordinary memory.
 
     The content stays, and may be used again at the price of reading it from disk. `written` parts are written back
@@ -120,7 +127,32 @@ def release(part: NDArray[np.generic], *, written: bool) -> None:
     mapping.madvise(mmap.MADV_DONTNEED, aligned, length)
 
 
-def _mapping_of(array: NDArray[np.generic]) -> _Mapping | None:
+def tiles(
+    elements: int, *, read: Iterable[Array] = (), written: Iterable[Array] = (), tile: int | None = None
+) -> Iterator[tuple[int, int]]:
+    """Ranges of elements to pass over one after the other; what lies behind is released.
+
+    Arrays have that many elements, or as many in proportion: scales of blocks, and indices of TopK, which are spread
+    about evenly (letting go too early costs reading again, no more). Without a `tile`, a number of elements, everything
+    is one range unless an array is a file. Raises what `release` raises.
+    """
+    read, written = [array for array in read if is_mapped(array)], [array for array in written if is_mapped(array)]
+    if tile is None:
+        tile = _TILE if read or written else elements
+    for start in range(0, elements, max(1, tile)):
+        stop = min(elements, start + tile)
+        yield start, stop
+        for array in written:
+            release(_part(array, start, stop, elements), written=True)
+        for array in read:
+            release(_part(array, start, stop, elements), written=False)
+
+
+def _part(array: Array, start: int, stop: int, elements: int) -> Array:
+    return array[start * array.size // elements : stop * array.size // elements]
+
+
+def _mapping_of(array: Array) -> _Mapping | None:
     owner: object = array
     while isinstance(owner, np.ndarray):
         owner = owner.base

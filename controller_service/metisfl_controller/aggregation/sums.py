@@ -1,11 +1,8 @@
-"""Weighted sums of uploads, one flat float64 array for each segment of the layout.
-
-Memory that is a file is passed over tile by tile, and let go of behind.
-"""
+"""Weighted sums of uploads, one flat float64 array for each segment of the layout."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,10 +13,7 @@ from metisfl.wire.layout import Buffer
 from metisfl.wire.segments import EncodedSegment
 from metisfl_controller.aggregation.kernels import kinds
 from metisfl_controller.aggregation.kernels.folding import Source, finish, fold
-from metisfl_controller.aggregation.mapped import is_mapped, release
-
-_TILE = 1 << 24
-"""Elements after which memory that is a file is let go, 128 MiB of sums."""
+from metisfl_controller.aggregation.mapped import tiles
 
 
 _PIECE = 1 << 18
@@ -50,10 +44,8 @@ class SegmentSums:
         if not terms:
             return
         source, planes = _source(self.encoded, terms)
-        for start, stop in tiles(self.values, *planes):
+        for start, stop in tiles(self.values.size, read=planes, written=[self.values]):
             fold(self.values, source, start, stop, empty=self.empty)
-            release(self.values[start:stop], written=True)
-            release_read(self.encoded, planes, start, stop)
         self.empty = False
 
     def mean(
@@ -67,15 +59,11 @@ class SegmentSums:
         source, planes = _source(self.encoded, terms)
         added = base if share else None
         bad = 0
-        for start, stop in tiles(self.values, *planes, out, *([added] if added is not None else [])):
+        read = [self.values, *planes, *([] if added is None else [added])]
+        for start, stop in tiles(self.values.size, read=read, written=[out]):
             bad += finish(
                 self.values, source, start, stop, empty=self.empty, total=divisor, out=out, base=added, share=share
             )
-            release(self.values[start:stop], written=False)
-            release(out[start:stop], written=True)
-            if added is not None:
-                release(added[start:stop], written=False)
-            release_read(self.encoded, planes, start, stop)
         require_finite(bad, out)
 
 
@@ -87,11 +75,8 @@ def write_scaled(
     nothing = np.empty(0)
     source, planes = _source(encoded, [Term(content, scale)])
     bad = 0
-    for start, stop in tiles(out, base, *planes):
+    for start, stop in tiles(out.size, read=[base, *planes], written=[out]):
         bad += finish(nothing, source, start, stop, empty=True, total=1.0, out=out, base=base, share=share)
-        release(out[start:stop], written=True)
-        release(base[start:stop], written=False)
-        release_read(encoded, planes, start, stop)
     require_finite(bad, out)
 
 
@@ -118,22 +103,6 @@ def _source(encoded: EncodedSegment, terms: Sequence[Term]) -> tuple[Source, lis
     models = [kinds.planes(encoded, term.content) for term in terms]
     source = Source.of(kinds.kind_of(encoded), models, [term.weight for term in terms])
     return source, [plane for model in models for plane in model]
-
-
-def release_read(encoded: EncodedSegment, planes: Sequence[NDArray[Any]], start: int, stop: int) -> None:
-    """Let go of what a tile has read; `release` cares for files only."""
-    elements = encoded.segment.elements
-    for plane in planes:
-        # Indices of TopK are spread about evenly; letting go too early costs reading again, no more.
-        release(plane[start * plane.size // elements : stop * plane.size // elements], written=False)
-
-
-def tiles(*arrays: NDArray[Any]) -> Iterator[tuple[int, int]]:
-    """Ranges of the first array's elements to go over one after the other: all at once, unless any array is a file."""
-    size = arrays[0].size
-    tile = _TILE if any(is_mapped(array) for array in arrays) else size
-    for start in range(0, size, max(1, tile)):
-        yield start, min(size, start + tile)
 
 
 def require_finite(bad: int, out: NDArray[Any]) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import sys
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metisfl.proto.v1 import model_pb2
+from metisfl.wire.huge_pages import HUGE_PAGE, zeros_in_huge_pages
 from metisfl.wire.limits import ALIGNMENT, MAX_DIMENSIONS, MAX_MODEL_BYTES, MAX_TENSOR_NAME, MAX_TENSORS
 
 Buffer = NDArray[np.uint8]
@@ -246,7 +248,10 @@ class Layout:
 
 
 def aligned_zeros(nbytes: int) -> Buffer:
-    """Zeroed bytes that start on a 64-byte border; the pages are not touched until they are written."""
+    """Zeroed bytes that start on a 64-byte border; the pages are not touched until they are written. Raises
+    MemoryError."""
+    if nbytes >= HUGE_PAGE and sys.platform == "linux":
+        return zeros_in_huge_pages(nbytes)
     raw = np.zeros(nbytes + ALIGNMENT, dtype=np.uint8)
     start = -raw.ctypes.data % ALIGNMENT
     return raw[start : start + nbytes]

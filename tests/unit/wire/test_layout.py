@@ -85,7 +85,7 @@ def test_views_write_through() -> None:
     assert layout.views(buffer)["s"] == 2.5
 
 
-@pytest.mark.parametrize("nbytes", [1, 63, 64, 65, 1 << 20])
+@pytest.mark.parametrize("nbytes", [1, 63, 64, 65, 1 << 20, 1 << 21, (3 << 21) + 1])
 def test_buffers_start_on_a_cache_line(nbytes: int) -> None:
     buffer = aligned_zeros(nbytes)
     assert buffer.ctypes.data % 64 == 0

@@ -15,14 +15,11 @@ from metisfl_controller.aggregation.kernels import kinds
 from metisfl_controller.aggregation.kernels.access import pointer, take
 from metisfl_controller.aggregation.kernels.bits import bits_of
 from metisfl_controller.aggregation.kernels.schedule import Blockwise
-from metisfl_controller.aggregation.mapped import release
+from metisfl_controller.aggregation.mapped import tiles
 
 _BLOCK = 1 << 16
 _INDICES = kinds.SPARSE
 """A kind of this module: rising indices below a bound; SCALED means scales here. Others are kinds of elements."""
-
-_TILE = 1 << 24
-"""Elements after which mapped memory is let go."""
 
 
 @njit(nogil=True)
@@ -106,10 +103,8 @@ _CHECKED = (kinds.FLOAT32, kinds.FLOAT64, kinds.FLOAT16, kinds.BFLOAT16)
 
 def _count_in(kind: int, array: NDArray[Any], bound: int = 0) -> int:
     bad = 0
-    for start in range(0, array.size, _TILE):
-        stop = min(array.size, start + _TILE)
+    for start, stop in tiles(array.size, read=[array]):
         bad += int(_COUNT.run(start, stop, _BLOCK, stop - start, kind, array.ctypes.data, bound))
-        release(array[start:stop], written=False)
     return bad
 
 

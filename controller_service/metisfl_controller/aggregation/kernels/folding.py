@@ -38,10 +38,12 @@ class Source:
     @classmethod
     def of(cls, kind: int, models: Sequence[tuple[NDArray[Any], ...]], weights: Sequence[float]) -> Source:
         """`models`: the arrays each consists of (`kinds.planes`), which must outlive the source."""
+        first = np.array([planes[0].ctypes.data for planes in models], np.int64)
+        one_plane = all(len(planes) == 1 for planes in models)
         return cls(
             kind,
-            np.array([planes[0].ctypes.data for planes in models], np.int64),
-            np.array([planes[-1].ctypes.data for planes in models], np.int64),
+            first,
+            first if one_plane else np.array([planes[1].ctypes.data for planes in models], np.int64),
             models[0][0].size if models and kind == kinds.SPARSE else 0,
             np.array(weights, np.float64),
         )

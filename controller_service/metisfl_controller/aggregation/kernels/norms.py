@@ -14,7 +14,7 @@ from metisfl_controller.aggregation.kernels import kinds
 from metisfl_controller.aggregation.kernels.access import pointer, take
 from metisfl_controller.aggregation.kernels.adders import Addresses, Sums, Weights, add_block
 from metisfl_controller.aggregation.kernels.schedule import Blockwise
-from metisfl_controller.aggregation.mapped import release
+from metisfl_controller.aggregation.mapped import tiles
 
 _BLOCK = 1 << 14
 _RUN = 1 << 10
@@ -90,13 +90,9 @@ def squared_norm(encoded: EncodedSegment, content: Buffer, base: NDArray[Any] | 
     """Σ (x − base)² over a segment of an upload, in float64; `base` has shape (elements,) and the segment's dtype."""
     planes, elements = kinds.planes(encoded, content), encoded.segment.elements
     runs = np.zeros(-(-elements // _RUN), np.float64)
-    for start in range(0, elements, _TILE):
-        stop = min(elements, start + _TILE)
+    read = [*planes, *([] if base is None else [base])]
+    for start, stop in tiles(elements, read=read):
         _SQUARE.run(start, stop, _BLOCK, (stop - start) * 3, *_arguments(encoded, planes, base, runs))
-        for plane in planes:
-            release(plane[start * plane.size // elements : stop * plane.size // elements], written=False)
-        if base is not None:
-            release(base[start:stop], written=False)
     return float(runs.sum())
 
 

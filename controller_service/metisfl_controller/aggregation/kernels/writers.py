@@ -33,18 +33,22 @@ def _floats(
     size = np.dtype(dtype).itemsize
     unsigned = np.dtype(f"u{size}").type
     mask, limit = unsigned((1 << (8 * size - 1)) - 1), unsigned(infinite)
+    exact = size == 8
 
     @njit(nogil=True, error_model="numpy")
     def write(sums: Sums, total: float, out: int, base: int, share: float, at: int) -> int:
         n = sums.size
         target = carray(pointer(out + at * size), n, dtype)
+        # Division takes longer than memory does. What the reciprocal's rounding does to a float64 is lost on a float32.
+        inverse = 1.0 / total
         if base:
             added = carray(pointer(base + at * size), n, dtype)
             for i in range(n):
-                target[i] = narrow(share * np.float64(wide(added[i])) + sums[i] / total)
+                mean = sums[i] / total if exact else sums[i] * inverse
+                target[i] = narrow(share * np.float64(wide(added[i])) + mean)
         else:
             for i in range(n):
-                target[i] = narrow(sums[i] / total)
+                target[i] = narrow(sums[i] / total if exact else sums[i] * inverse)
         # While it is in the cache.
         bits = carray(pointer(out + at * size), n, unsigned)
         bad = 0

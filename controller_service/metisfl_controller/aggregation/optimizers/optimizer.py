@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from metisfl.wire.layout import Buffer, Layout, Segment, aligned, aligned_zeros, is_float
 from metisfl_controller.aggregation.kernels.steps import step
-from metisfl_controller.aggregation.mapped import release
-from metisfl_controller.aggregation.sums import SegmentSums, require_finite, tiles
+from metisfl_controller.aggregation.mapped import tiles
+from metisfl_controller.aggregation.sums import SegmentSums, require_finite
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class ServerOptimizer:
         when a result is not finite."""
         moments = tuple(self._of(sums.encoded.segment, moment) for moment in self._moments.values())
         bad = 0
-        for start, stop in tiles(sums.values, base, out, *moments):
+        for start, stop in tiles(out.size, read=[sums.values, base], written=[out, *moments]):
             bad += step(
                 self._step.kernel,
                 sums.values,
@@ -65,10 +65,6 @@ class ServerOptimizer:
                 beta2=self._step.beta2,
                 tau=self._step.tau,
             )
-            for read in (sums.values, base):
-                release(read[start:stop], written=False)
-            for written in (out, *moments):
-                release(written[start:stop], written=True)
         require_finite(bad, out)
 
     def state(self) -> Mapping[str, Buffer]:
@@ -81,17 +77,14 @@ class ServerOptimizer:
         if sizes != wanted:
             raise ValueError(f"the server optimiser's state has {sizes} bytes, and {wanted} are needed")
         for name, moment in self._moments.items():
-            for start, stop in tiles(moment, state[name]):
+            for start, stop in tiles(moment.size, read=[state[name]], written=[moment]):
                 moment[start:stop] = state[name][start:stop]
-                release(moment[start:stop], written=True)
-                release(state[name][start:stop], written=False)
 
     def _filled(self, moment: Buffer, value: float) -> Buffer:
         for segment in self._places if value else ():
             part = self._of(segment, moment)
-            for start, stop in tiles(part):
+            for start, stop in tiles(part.size, written=[part]):
                 part[start:stop] = value
-                release(part[start:stop], written=True)
         return moment
 
     def _of(self, segment: Segment, moment: Buffer) -> NDArray[Any]:

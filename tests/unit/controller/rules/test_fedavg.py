@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from metisfl.wire.codecs import Codec, Encoding
 from metisfl.wire.layout import Buffer, Layout
 from metisfl.wire.segments import Form
-from metisfl_controller.aggregation import sums
+from metisfl_controller.aggregation import mapped
 from metisfl_controller.aggregation.mapped import mapped_zeros
 from metisfl_controller.aggregation.rule import Staged
 from metisfl_controller.aggregation.rules.fedavg import FedAvg
@@ -319,13 +319,13 @@ def test_buffers_that_are_too_short_are_refused_before_a_kernel_reads_beyond_the
 def test_mapped_memory_gives_the_same_bits_tile_by_tile(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, codec: Codec
 ) -> None:
-    monkeypatch.setattr(sums, "_TILE", 1 << 12)
+    monkeypatch.setattr(mapped, "_TILE", 1 << 12)
     rng = np.random.default_rng(3)
     encoding = Encoding(
         Layout.of({"t": np.zeros(50_001, np.float32), "n": np.zeros(9001, np.int16)}), codec, 0.1, updates=True
     )
 
-    def mapped(content: Buffer) -> Buffer:
+    def in_file(content: Buffer) -> Buffer:
         copy = mapped_zeros(tmp_path, content.size)
         copy[:] = content
         return copy
@@ -338,6 +338,6 @@ def test_mapped_memory_gives_the_same_bits_tile_by_tile(
     in_memory = FedAvg(encoding)
     in_memory.fold(uploads[:5])
     on_disk = FedAvg(encoding, MeanOptions(allocate=lambda nbytes: mapped_zeros(tmp_path, nbytes)))
-    on_disk.fold([Staged(mapped(upload.content), upload.weight) for upload in uploads[:5]])
-    last = [Staged(mapped(upload.content), upload.weight) for upload in uploads[5:]]
-    np.testing.assert_array_equal(on_disk.finish(mapped(base), last), in_memory.finish(base, uploads[5:]))
+    on_disk.fold([Staged(in_file(upload.content), upload.weight) for upload in uploads[:5]])
+    last = [Staged(in_file(upload.content), upload.weight) for upload in uploads[5:]]
+    np.testing.assert_array_equal(on_disk.finish(in_file(base), last), in_memory.finish(base, uploads[5:]))

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from metisfl.wire.codecs import Codec, Encoding
 from metisfl.wire.layout import Buffer, Layout, aligned_zeros
-from metisfl_controller.aggregation import sums
+from metisfl_controller.aggregation import mapped
 from metisfl_controller.aggregation.clipping import NormClip
 from metisfl_controller.aggregation.contributions import Contributions
 from metisfl_controller.aggregation.mapped import mapped_zeros
@@ -290,7 +290,7 @@ def test_updates_clipping_and_scales(
 
 
 def test_mapped_memory_gives_the_same_bits_tile_by_tile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sums, "_TILE", 1 << 12)
+    monkeypatch.setattr(mapped, "_TILE", 1 << 12)
     one = Round(np.random.default_rng(8), Codec.INT8, "float32", 30_001, 5)
     models = []
     for folder, allocate in (("memory", aligned_zeros), ("files", lambda nbytes: mapped_zeros(tmp_path, nbytes))):

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from metisfl.wire.codecs import Codec
-from metisfl_controller.aggregation import sums
+from metisfl_controller.aggregation import mapped
 from metisfl_controller.aggregation.mapped import mapped_zeros
 from metisfl_controller.aggregation.optimizers.adaptive import adagrad, adam, yogi
 from metisfl_controller.aggregation.optimizers.momentum import momentum
@@ -139,7 +139,7 @@ def test_momentum_without_past_and_rate_1_is_the_mean_itself() -> None:
 
 
 def test_mapped_memory_gives_the_same_bits_tile_by_tile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sums, "_TILE", 1 << 12)
+    monkeypatch.setattr(mapped, "_TILE", 1 << 12)
     one = Round(np.random.default_rng(4), Codec.FLOAT32, "float32", 50_001, 3)
 
     def rule(allocate) -> FedAvg:
