@@ -27,7 +27,7 @@ from metisfl_bench.layouts import LAYOUTS
 from metisfl_bench.machine import last_level_cache_bytes
 from metisfl_controller.aggregation.engine import Engine
 from metisfl_controller.aggregation.kernels import runtime
-from metisfl_controller.aggregation.kernels.bandwidth import read_bandwidth
+from metisfl_controller.aggregation.kernels.bandwidth import ReadProbe
 from metisfl_controller.aggregation.memory import MemoryPlan, sums_bytes
 from metisfl_controller.aggregation.rule import Staged
 from metisfl_controller.aggregation.rules.fedavg import FedAvg
@@ -58,18 +58,17 @@ def run(bench: AggregateBench, tell: Progress) -> dict[str, Any]:
     tell("compiling the kernels")
     runtime.configure(threads)
     tell("measuring how fast memory is read")
-    bandwidth = read_bandwidth(8 * cache)
+    probe = ReadProbe(8 * cache)
     tell(f"drawing {bench.learners} models of {layout.parameters:,} parameters")
     models = models_of(bench.learners, layout)
     weights = [100.0 + number for number in range(bench.learners)]
     tell("aggregating them at once")
-    seconds, mean = _at_once(layout, models, weights, bench.rounds)
+    seconds, reads, mean = _at_once(layout, models, weights, bench.rounds, probe)
     tell("aggregating them as they arrive")
-    engine_seconds, engine_mean = asyncio.run(_as_they_arrive(layout, models, weights, bench.rounds, threads))
+    arriving = _as_they_arrive(layout, models, weights, bench.rounds, threads, probe)
+    engine_seconds, engine_reads, engine_mean = asyncio.run(arriving)
     tell("comparing with float64")
     absolute, relative = _errors(layout, models, weights, [mean, engine_mean])
-    # Again, as the machine may have been faster or slower meanwhile.
-    bandwidth = max(bandwidth, read_bandwidth(8 * cache))
     nbytes = bench.learners * layout.nbytes
     median, engine_median = statistics.median(seconds), statistics.median(engine_seconds)
     return {
@@ -80,17 +79,24 @@ def run(bench: AggregateBench, tell: Progress) -> dict[str, Any]:
         "threads": threads,
         "seed": SEED,
         "input_bytes": nbytes,
-        "read_bytes_per_second": bandwidth,
+        "read_bytes_per_second": statistics.median(reads),
+        "read_bytes_per_second_best": probe.best,
         "cache_bytes": cache,
         "seconds_min": min(seconds),
         "seconds_median": median,
         "seconds": seconds,
-        "fraction_of_bandwidth": nbytes / median / bandwidth,
+        "fraction_of_bandwidth": _fraction(nbytes, seconds, reads),
+        "fraction_of_best": nbytes / median / probe.best,
         "engine_seconds_median": engine_median,
-        "engine_fraction": nbytes / engine_median / bandwidth,
+        "engine_fraction": _fraction(nbytes, engine_seconds, engine_reads),
         "max_abs_error": absolute,
         "max_relative_error": relative,
     }
+
+
+def _fraction(nbytes: int, seconds: list[float], reads: list[float]) -> float:
+    """The median share of what memory gave just before: its speed changes within a run by as much as a half."""
+    return statistics.median(nbytes / each / read for each, read in zip(seconds, reads, strict=True))
 
 
 def models_of(count: int, layout: Layout) -> list[Buffer]:
@@ -107,8 +113,8 @@ def models_of(count: int, layout: Layout) -> list[Buffer]:
 
 
 def _at_once(
-    layout: Layout, models: list[Buffer], weights: list[float], rounds: int
-) -> tuple[list[float], NDArray[np.float32]]:
+    layout: Layout, models: list[Buffer], weights: list[float], rounds: int, probe: ReadProbe
+) -> tuple[list[float], list[float], NDArray[np.float32]]:
     buffers: dict[int, Buffer] = {}
 
     def reused(nbytes: int) -> Buffer:
@@ -117,18 +123,19 @@ def _at_once(
 
     rule = FedAvg(Encoding(layout, Codec.FLOAT32), MeanOptions(allocate=reused))
     uploads = [Staged(model, weight) for model, weight in zip(models, weights, strict=True)]
-    seconds = []
+    seconds, reads = [], []
     for _ in range(rounds + 1):
+        reads.append(probe.read())
         started = time.perf_counter()
         rule.reset()
         mean = rule.finish(last=uploads)
         seconds.append(time.perf_counter() - started)
-    return seconds[1:], mean.view(np.float32).copy()
+    return seconds[1:], reads[1:], mean.view(np.float32).copy()
 
 
 async def _as_they_arrive(
-    layout: Layout, models: list[Buffer], weights: list[float], rounds: int, threads: int
-) -> tuple[list[float], NDArray[np.float32]]:
+    layout: Layout, models: list[Buffer], weights: list[float], rounds: int, threads: int, probe: ReadProbe
+) -> tuple[list[float], list[float], NDArray[np.float32]]:
     encoding = Encoding(layout, Codec.FLOAT32)
     rule = FedAvg(encoding)
     engine = Engine(threads)
@@ -149,10 +156,11 @@ async def _as_they_arrive(
         await engine.fold(Staged(place.buffer, weight))
         place.leave()
 
-    seconds = []
+    seconds, reads = [], []
     with tempfile.TemporaryDirectory(prefix="metisfl-bench-") as name, ThreadPoolExecutor(1) as executor:
         pool = StagingPool(Path(name), plan, executor, logger("metisfl.bench"))
         for _ in range(rounds + 1):
+            reads.append(probe.read())
             started = time.perf_counter()
             beginning = engine.begin(rule)
             async with asyncio.TaskGroup() as group:
@@ -162,7 +170,7 @@ async def _as_they_arrive(
             mean = await engine.finish()
             seconds.append(time.perf_counter() - started)
     engine.close()
-    return seconds[1:], mean.view(np.float32)
+    return seconds[1:], reads[1:], mean.view(np.float32)
 
 
 def _errors(

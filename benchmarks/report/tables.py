@@ -28,7 +28,7 @@ SETUPS = {
 
 def aggregate(results: Path) -> str:
     head = [
-        "Models", "Layout", "Median", "Minimum", "Of read bandwidth", "Through the engine",
+        "Models", "Layout", "Median", "Minimum", "Of read bandwidth", "Of the best reading", "Through the engine",
         "MetisFL C++, earlier", "Largest error", "Largest relative error",
     ]  # fmt: skip
     rows = []
@@ -41,6 +41,7 @@ def aggregate(results: Path) -> str:
                     words.seconds(result["seconds_median"]),
                     words.seconds(result["seconds_min"]),
                     words.percent(result["fraction_of_bandwidth"]),
+                    words.percent(result["fraction_of_best"]),
                     words.percent(result["engine_fraction"]),
                     words.seconds(cpp) if cpp else MISSING,
                     f"{result['max_abs_error']:.1e}",

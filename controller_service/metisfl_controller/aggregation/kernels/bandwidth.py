@@ -9,6 +9,8 @@ import numpy as np
 from numba import njit, prange
 from numpy.typing import NDArray
 
+from metisfl.wire.layout import aligned_zeros
+
 Singles = NDArray[np.float32]
 
 
@@ -61,18 +63,34 @@ def _read(values: Singles, streams: int, pieces: int) -> Any:
     return total
 
 
-def read_bandwidth(nbytes: int, repetitions: int = 5) -> float:
-    """Bytes per second: the best of several ways to sum `nbytes` of float32, with the threads of the kernels, each
-    tried `repetitions` times. Take at least eight times the last-level cache."""
-    values = np.ones(nbytes // 4, np.float32)
-    best = float("inf")
-    for streams in (1, 4, 8):
-        for size in (1 << 16, 1 << 20, values.size // 64):
-            pieces = max(1, values.size // max(1, size))
-            _read(values[:1024], streams, 1)
-            for _ in range(repetitions):
-                started = time.perf_counter()
-                total = _read(values, streams, pieces)
-                best = min(best, time.perf_counter() - started)
-                assert total > 0
-    return values.nbytes / best
+class ReadProbe:
+    """Reads the same memory over and over, with the threads of the kernels."""
+
+    def __init__(self, nbytes: int) -> None:
+        """Take at least eight times the last-level cache."""
+        self._values = aligned_zeros(nbytes // 4 * 4).view(np.float32)
+        self._values[:] = 1
+        size = self._values.size
+        self._ways = [
+            (streams, max(1, size // max(1, piece)))
+            for streams in (1, 4, 8)
+            for piece in (1 << 16, 1 << 20, size // 64)
+        ]
+        self.best = 0.0
+        """Bytes per second, the most so far."""
+        _read(self._values[:1024], 1, 1)  # compiles
+        taken = {way: min(self._seconds(way) for _ in range(5)) for way in self._ways}
+        self._ways = sorted(taken, key=taken.__getitem__)[:3]
+
+    def read(self) -> float:
+        """Bytes per second at this moment: the best of the three ways that were the fastest at first."""
+        return self._values.nbytes / min(map(self._seconds, self._ways))
+
+    def _seconds(self, way: tuple[int, int]) -> float:
+        streams, pieces = way
+        started = time.perf_counter()
+        total = _read(self._values, streams, pieces)
+        seconds = time.perf_counter() - started
+        assert total > 0
+        self.best = max(self.best, self._values.nbytes / seconds)
+        return seconds
