@@ -15,7 +15,6 @@ from metisfl_controller.aggregation.kernels import kinds
 from metisfl_controller.aggregation.kernels.folding import Source, finish, fold
 from metisfl_controller.aggregation.mapped import tiles
 
-
 _PIECE = 1 << 18
 """Elements whose magnitudes are looked at together, 1 MiB of single precision."""
 
@@ -83,10 +82,8 @@ def write_scaled(
 def largest_of(values: NDArray[Any]) -> float:
     """The largest |x| of a segment, shape (elements,), of finite values; 0 when it is empty."""
     largest = 0.0
-    for start in range(0, values.size, _PIECE):
-        piece = values[start : start + _PIECE]
-        largest = max(largest, _largest_of(piece))
-        release(piece, written=False)
+    for start, stop in tiles(values.size, read=[values], tile=_PIECE):
+        largest = max(largest, _largest_of(values[start:stop]))
     return largest
 
 

@@ -22,6 +22,7 @@ from metisfl_controller.aggregation.optimizers.optimizer import ServerOptimizer
 from metisfl_controller.aggregation.rule import Staged
 from metisfl_controller.aggregation.rules.fedrec import FedRec
 from metisfl_controller.aggregation.rules.mean import PLAIN, MeanOptions
+from metisfl_controller.aggregation.sums import largest_of
 from tests.unit.controller.rules.samples import FLOATS, Round, stepped
 
 FAST = settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -172,7 +173,7 @@ def test_models_of_one_size_are_replaced_so_often_before_the_sums_are_made_anew(
 )
 def test_the_largest_magnitude(array: np.ndarray) -> None:
     wide = array.astype(object) if array.dtype.kind in "iu" else array.astype(np.float64)
-    assert sums.largest_of(array) == float(max((abs(x) for x in wide), default=0))
+    assert largest_of(array) == float(max((abs(x) for x in wide), default=0))
 
 
 def test_it_goes_on_after_a_restart(tmp_path: Path) -> None:
