@@ -125,7 +125,7 @@ def _at_once(
     uploads = [Staged(model, weight) for model, weight in zip(models, weights, strict=True)]
     seconds, reads = [], []
     for _ in range(rounds + 1):
-        reads.append(probe.read())
+        reads.append(probe.read(len(models) * layout.nbytes))
         started = time.perf_counter()
         rule.reset()
         mean = rule.finish(last=uploads)
@@ -160,7 +160,7 @@ async def _as_they_arrive(
     with tempfile.TemporaryDirectory(prefix="metisfl-bench-") as name, ThreadPoolExecutor(1) as executor:
         pool = StagingPool(Path(name), plan, executor, logger("metisfl.bench"))
         for _ in range(rounds + 1):
-            reads.append(probe.read())
+            reads.append(probe.read(len(models) * layout.nbytes))
             started = time.perf_counter()
             beginning = engine.begin(rule)
             async with asyncio.TaskGroup() as group:

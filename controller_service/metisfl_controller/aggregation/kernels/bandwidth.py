@@ -71,20 +71,20 @@ class ReadProbe:
         self._values = aligned_zeros(nbytes // 4 * 4).view(np.float32)
         self._values[:] = 1
         size = self._values.size
-        self._ways = [
+        self.best = 0.0
+        """Bytes per second, the most so far."""
+        _read(self._values[:1024], 1, 1)  # compiles
+        ways = [
             (streams, max(1, size // max(1, piece)))
             for streams in (1, 4, 8)
             for piece in (1 << 16, 1 << 20, size // 64)
         ]
-        self.best = 0.0
-        """Bytes per second, the most so far."""
-        _read(self._values[:1024], 1, 1)  # compiles
-        taken = {way: min(self._seconds(way) for _ in range(5)) for way in self._ways}
-        self._ways = sorted(taken, key=taken.__getitem__)[:3]
+        self._fastest = min(ways, key=lambda way: min(self._seconds(way) for _ in range(5)))
 
-    def read(self) -> float:
-        """Bytes per second at this moment: the best of the three ways that were the fastest at first."""
-        return self._values.nbytes / min(map(self._seconds, self._ways))
+    def read(self, nbytes: int) -> float:
+        """Bytes per second at this moment, of reading at least `nbytes` in the way that was the fastest at first."""
+        times = -(-nbytes // self._values.nbytes)
+        return times * self._values.nbytes / sum(self._seconds(self._fastest) for _ in range(times))
 
     def _seconds(self, way: tuple[int, int]) -> float:
         streams, pieces = way
