@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,8 +18,7 @@ _PIECE = 1 << 18
 """Elements whose magnitudes are looked at together, 1 MiB of single precision."""
 
 
-@dataclass(frozen=True)
-class Term:
+class Term(NamedTuple):
     """One upload's part in a sum: weight · content."""
 
     content: Buffer
