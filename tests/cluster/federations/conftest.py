@@ -142,6 +142,10 @@ class Operator:
             timeout=180,
         )
 
+    def upgrade(self, **values: Any) -> None:
+        """To the values of the session, and these."""
+        self.helm.upgrade(self.chart, RELEASE, {**self.values, **values}, wait="watcher", timeout=180)
+
     def uninstall(self) -> None:
         """Also what an earlier session left that was ended half-way."""
         if any(release["name"] == RELEASE for release in self.helm.list()):

@@ -1,4 +1,4 @@
-"""The operator's release: what it tells of itself, and that federations do not mind its removal."""
+"""The operator's release is changed, restricted and removed, and federations do not mind."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ Example = Callable[..., dict[str, Any]]
 
 STEADY = {"epochs": 25, "batchSize": 8, "learningRate": "0.05"}
 ENDLESS = {"maxRounds": 100_000}
+RIGHTS = "roles,rolebindings,clusterroles,clusterrolebindings"
 
 
 def test_operator_and_controllers_can_be_scraped(lab: Any, run: Run, example: Example) -> None:
@@ -23,6 +24,32 @@ def test_operator_and_controllers_can_be_scraped(lab: Any, run: Run, example: Ex
     assert told['metisfl_operator_federations{state="complete"}'] >= 1
     assert told['metisfl_operator_reconciles_total{result="success"}'] >= 1
     assert any(sample.startswith("metisfl_") for sample in scrape(lab, lab.namespace, f"{name}-controller-0", 8080))
+
+
+@pytest.mark.slow
+def test_one_that_serves_a_namespace_has_rights_there_alone(
+    operator: Any, lab: Any, other_lab: Any, example: Example
+) -> None:
+    operator.upgrade(namespaces=[lab.namespace])
+    try:
+        rights = lab.kubectl("get", RIGHTS, "-A", "-l", "app.kubernetes.io/instance=metisfl", "-o", "name").split()
+        by_kind = {right.partition(".")[0] for right in rights}
+        assert {"role", "rolebinding"} <= by_kind
+        assert "clusterrolebinding" not in by_kind
+        account = "--as=system:serviceaccount:metisfl-system:metisfl"
+        assert can(lab, "create", "statefulsets", account, "-n", lab.namespace) == "yes"
+        assert can(lab, "create", "statefulsets", account, "-n", other_lab.namespace) == "no"
+        assert can(lab, "list", "federations.metisfl.dev", account, "--all-namespaces") == "no"
+
+        other_lab.apply(example("breast-cancer", "elsewhere"))
+        lab.apply(example("breast-cancer", "served"))
+        lab.until_complete("served")
+        assert other_lab.status("elsewhere") == {}
+        lab.delete("served")
+    finally:
+        operator.upgrade()
+    other_lab.until_complete("elsewhere")
+    other_lab.delete("elsewhere")
 
 
 @pytest.mark.slow
@@ -47,6 +74,15 @@ def scrape(lab: Any, namespace: str, pod: str, port: int) -> dict[str, float]:
     text = lab.kubectl("get", "--raw", f"/api/v1/namespaces/{namespace}/pods/{pod}:{port}/proxy/metrics")
     samples = (line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
     return {sample: float(value) for sample, value in samples}
+
+
+def can(lab: Any, verb: str, what: str, *options: str) -> str:
+    """`yes` or `no`, which kubectl also says by its exit code."""
+    try:
+        answer: str = lab.kubectl("auth", "can-i", verb, what, *options)
+    except AssertionError as refused:
+        answer = str(refused).splitlines()[0].rpartition(":")[2]
+    return answer.split()[-1]
 
 
 def uids(lab: Any) -> dict[str, str]:

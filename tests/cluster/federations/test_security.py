@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Callable
 from typing import Any
+
+import pytest
+
+STEADY = {"epochs": 25, "batchSize": 8, "learningRate": "0.05"}
+LIFETIME = 300
+
+# Run in a learner's pod: the certificate that the controller shows, without showing one of ours.
+SHOWN = """
+import os, ssl
+host, _, port = os.environ["METISFL_CONTROLLER"].rpartition(":")
+print(ssl.get_server_certificate((host, int(port))))
+"""
 
 # Run in a learner's pod, with all that the pod has: the group's bootstrap certificate and the pod's own UID.
 THIEF = """
@@ -66,3 +79,49 @@ def test_a_stolen_bundle_opens_nothing_and_a_new_pod_enrols_anew(
 
     lab.until("the new pod has enrolled", lambda: enrolments() == 2)
     assert {"EnrolmentRefused", "CallRefused"} <= {entry["action"] for entry in lab.audit(name)}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(800, func_only=True)
+def test_certificates_are_replaced_while_rounds_go_on(
+    lab: Any, run: Callable[..., str], example: Callable[..., dict[str, Any]]
+) -> None:
+    """By the operator and the kubelet for the controller, and by the learners for themselves; nobody misses a round."""
+    tls = {"mode": "Auto", "certificateSeconds": LIFETIME}
+    name = run(
+        example("digits", "rotating", training=STEADY, termination={"maxRounds": 100_000}, security={"tls": tls})
+    )
+    lab.until("a round", lambda: lab.status(name).get("currentRound", 0) >= 1)
+    before = shown(lab, name)
+    assert before == kept(lab, name)
+    learners = {learner.id for learner in lab.controller(name).learners}
+
+    def renewed() -> set[str]:
+        return {entry["learner"] for entry in lab.audit(name) if entry["action"] == "Renewed"}
+
+    lab.until("every learner has another certificate", lambda: renewed() == learners, LIFETIME)
+    lab.until("the operator has made the controller's", lambda: kept(lab, name) != before, LIFETIME)
+    lab.until("the controller shows it", lambda: shown(lab, name) == kept(lab, name), LIFETIME / 3)
+    reached = lab.controller(name).current_round
+    lab.until("rounds go on", lambda: len(lab.rounds(name)) > reached)
+    first = lab.rounds(name)[0].number
+    missed = [
+        entry for entry in lab.rounds(name) if entry.lost or entry.attempts > 1 or set(entry.contributors) != learners
+    ]
+    assert (first, missed) == (1, [])
+    assert {entry["action"] for entry in lab.audit(name)} == {"Enrolled", "Joined", "Renewed"}
+    assert lab.controller(name).incarnation == 1
+
+
+def shown(lab: Any, name: str) -> str:
+    learner = next(pod for pod in lab.pods(name) if "controller" not in pod)
+    text: str = lab.kubectl("exec", learner, "-n", lab.namespace, "--", "python", "-c", SHOWN)
+    return text.strip()
+
+
+def kept(lab: Any, name: str) -> str:
+    """The controller's certificate in its Secret, without those above it."""
+    jsonpath = r"jsonpath={.data.tls\.crt}"
+    encoded = lab.kubectl("get", "secret", f"{name}-controller-tls", "-n", lab.namespace, "-o", jsonpath)
+    end = "-----END CERTIFICATE-----"
+    return base64.b64decode(encoded).decode().partition(end)[0].strip() + f"\n{end}"
