@@ -95,7 +95,9 @@ class FedRec(WeightedMean):
         """As `WeightedMean.finish`; files of the models that the result is made of are durable when it returns."""
         self.fold(last, base)
         self._bound = self._largest_sums()
-        if (self._rounded >= 2 * self._recompute_every * self._bound).any():
+        # Where all values are 0, such as the count of a frozen BatchNorm, nothing rounds.
+        worn = (self._rounded > 0) & (self._rounded >= 2 * self._recompute_every * self._bound)
+        if self._recompute_every == 0 or worn.any():
             self._recompute()
         self._total = self._stepped_total = math.fsum(self._contributions.weights)
         model = super().finish(base)

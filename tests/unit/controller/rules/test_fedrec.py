@@ -143,17 +143,19 @@ def test_models_of_any_size_leave_nothing_behind_when_they_are_replaced(
             assert abs(Fraction(float(x)) - mean) <= allowed
 
 
+@pytest.mark.parametrize("count", [1, 0])  # 0: such as num_batches_tracked of a frozen BatchNorm
+@pytest.mark.parametrize(("every", "anew"), [(8, [8]), (0, [*range(9)])])
 def test_models_of_one_size_are_replaced_so_often_before_the_sums_are_made_anew(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int, every: int, anew: list[int]
 ) -> None:
     made: list[int] = []
     monkeypatch.setattr(FedRec, "_recompute", lambda self: made.append(replaced))
-    rule = fed_rec(tmp_path, every=8)
-    content = LAYOUT.pack({"w": np.ones(1000, np.float32), "wide": np.ones(33), "n": np.ones(5, np.int64)})
+    rule = fed_rec(tmp_path, every=every)
+    content = LAYOUT.pack({"w": np.ones(1000, np.float32), "wide": np.ones(33), "n": np.full(5, count)})
     for replaced in range(9):  # noqa: B007 - the method above tells it
         rule.fold([Staged(content, 3.0, "a")])
         rule.finish()
-    assert made == [8]
+    assert made == anew
 
 
 @pytest.mark.parametrize(
