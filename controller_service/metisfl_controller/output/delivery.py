@@ -28,7 +28,8 @@ FINAL_SECONDS = 600.0
 LINEAGE_SECONDS = 60.0
 """How long the lineage file may lack what has arrived."""
 
-_CLOSE_SECONDS = 5.0
+_LEAVE_SECONDS, _CLOSE_SECONDS = 30.0, 5.0
+"""What the last lineage file may take at a destination that the spec names no longer, and as the controller closes."""
 
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 1.0, 60.0
 _SECONDS, _BYTES_PER_SECOND = 120.0, 256 << 10
@@ -111,10 +112,8 @@ class Delivery:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
         self._settled.set()
-        if self._target is not None and self._target.untold:
-            with contextlib.suppress(DestinationError, TimeoutError):
-                async with asyncio.timeout(_CLOSE_SECONDS):
-                    await self._describe(self._target)
+        if self._target is not None:
+            await self._leave(self._target, _CLOSE_SECONDS)
 
     @property
     def document(self) -> OutputDocument | None:
@@ -146,6 +145,9 @@ class Delivery:
         while True:
             self._more.clear()
             output = self._output
+            if self._target is not None and self._target.output != output:
+                await self._leave(self._target, _LEAVE_SECONDS)
+                self._target = None
             if output is None:
                 self._settled.set()
             elif await self._succeeds(output):
@@ -181,9 +183,9 @@ class Delivery:
 
     async def _deliver(self, output: OutputSpec) -> None:
         """Carry over what is wanted and not there yet, and tell of it in the lineage file."""
+        if self._target is None:
+            self._target = await self._reach(output)
         target = self._target
-        if target is None or target.output != output:
-            target = self._target = await self._reach(output)
         if self._progress.outcome is not None and not target.end_described:
             await self._describe(target)
         await self._tell(target)
@@ -198,6 +200,17 @@ class Delivery:
             await self._tell(target)
         if self._progress.outcome is not None and target.untold:
             await self._describe(target)
+
+    async def _leave(self, target: _Target, seconds: float) -> None:
+        """Tell once of what lies there, if that works; nothing more is done with this destination."""
+        if not target.untold:
+            return
+        try:
+            async with asyncio.timeout(seconds):
+                await self._describe(target)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the next destination or the close is to come
+            words = str(error) or type(error).__name__
+            self._log.warning("%s at %s lacks what came last: %s", LINEAGE_FILE, target.output.url, words)
 
     async def _reach(self, output: OutputSpec) -> _Target:
         destination = self._open(output.url, self._folder)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Callable
+import sqlite3
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,7 @@ class Shelf:
     def __init__(self) -> None:
         self.objects: dict[str, bytes] = {}
         self.order: list[str] = []
+        self.attempts = 0
         self.broken = False
 
     async def read(self, name: str) -> bytes | None:
@@ -86,6 +88,7 @@ class Shelf:
         return self.objects.get(name)
 
     async def write(self, name: str, content: Path | bytes) -> None:
+        self.attempts += 1
         if self.broken:
             raise DestinationError("out of order")
         self.objects[name] = await asyncio.to_thread(content.read_bytes) if isinstance(content, Path) else content
@@ -109,10 +112,37 @@ def deliver(progress: Progress, log: ContextLogger, monkeypatch: pytest.MonkeyPa
 
     def made(shelf: Shelf, versions: str = "All") -> Delivery:
         found = federation(url="s3://bucket/x", versions=versions)
-        metrics = ControllerMetrics(CollectorRegistry(), "demo", logger("test"))
-        return Delivery(lambda: found, UID, progress, lambda url, folder: shelf, metrics, log)  # type: ignore[arg-type]
+        return delivery_of(lambda: found, progress, lambda url, folder: shelf, log)
 
     return made
+
+
+def delivery_of(
+    current: Callable[[], Any], progress: Progress, open_: Callable[[str, str], Any], log: ContextLogger
+) -> Delivery:
+    metrics = ControllerMetrics(CollectorRegistry(), "demo", logger("test"))
+    return Delivery(current, UID, progress, open_, metrics, log)  # type: ignore[arg-type]
+
+
+class Edited:
+    """A federation whose output is edited while it runs; each URL leads to a shelf of its own."""
+
+    def __init__(self, progress: Progress, log: ContextLogger) -> None:
+        self.shelves = {"s3://bucket/x": Shelf(), "s3://bucket/y": Shelf()}
+        self.looks = 0
+        self._federation = federation(url="s3://bucket/x", versions="All")
+        self.delivery = delivery_of(self._look, progress, lambda url, folder: self.shelves[url], log)
+
+    def edit(self, **output: Any) -> None:
+        self._federation = federation(**output)
+        self.delivery.poke()
+
+    def told(self, url: str) -> set[int]:
+        return delivered_by(self.shelves[url].objects.get("lineage.json"), UID)
+
+    def _look(self) -> Any:
+        self.looks += 1
+        return self._federation
 
 
 async def test_versions_arrive_in_order_each_before_the_file_that_tells_of_it(
@@ -246,12 +276,68 @@ async def test_without_an_output_nothing_is_waited_for(progress: Progress, log: 
     def never(url: str, folder: str) -> Any:
         raise AssertionError("nothing is asked for")
 
-    metrics = ControllerMetrics(CollectorRegistry(), "demo", logger("test"))
-    delivery = Delivery(federation, UID, progress, never, metrics, log)  # type: ignore[arg-type]
+    delivery = delivery_of(federation, progress, never, log)
     delivery.start()
     await asyncio.wait_for(delivery.finish(60), 5)
     assert delivery.document is None
     await delivery.close()
+
+
+@pytest.fixture
+async def edited(progress: Progress, log: ContextLogger) -> AsyncIterator[Edited]:
+    """Version 0 has arrived, and the lineage file does not tell of it yet."""
+    edited = Edited(progress, log)
+    progress.commit(0)
+    edited.delivery.start()
+    await edited.delivery.finish(5)
+    assert edited.told("s3://bucket/x") == set()
+    yield edited
+    await edited.delivery.close()
+
+
+@pytest.mark.parametrize("broken", [False, True])
+async def test_a_destination_that_is_asked_for_no_longer_is_told_of_once_and_left(
+    edited: Edited, broken: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LINEAGE_SECONDS", 0.0)
+    shelf = edited.shelves["s3://bucket/x"]
+    shelf.broken = broken
+    attempts = shelf.attempts
+    edited.edit()
+    async with asyncio.timeout(5):
+        while shelf.attempts == attempts:  # noqa: ASYNC110 - there is no event for it
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0)
+    assert edited.told("s3://bucket/x") == (set() if broken else {0})
+    looks = edited.looks
+    for _ in range(100):
+        await asyncio.sleep(0)
+    assert (edited.looks, shelf.attempts) == (looks, attempts + 1), "it rests"
+
+
+async def test_another_url_is_served_once_the_old_one_is_told_of_what_lies_there(edited: Edited) -> None:
+    edited.edit(url="s3://bucket/y", versions="All")
+    await edited.delivery.finish(5)
+    assert edited.told("s3://bucket/x") == {0}
+    assert edited.shelves["s3://bucket/y"].order == ["lineage.json", "v000000.safetensors"]
+
+
+async def test_an_old_destination_that_fails_does_not_stop_the_new_one(edited: Edited) -> None:
+    edited.shelves["s3://bucket/x"].broken = True
+    edited.edit(url="s3://bucket/y", versions="All")
+    await edited.delivery.finish(5)
+    assert edited.shelves["s3://bucket/y"].order == ["lineage.json", "v000000.safetensors"]
+
+
+async def test_closing_outlives_a_history_that_cannot_be_read(
+    edited: Edited, progress: Progress, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken() -> list[Any]:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    monkeypatch.setattr(progress, "rounds", broken)
+    await edited.delivery.close()
+    assert edited.told("s3://bucket/x") == set()
 
 
 def test_the_published_version_goes_first_and_alone_where_only_it_is_wanted() -> None:
