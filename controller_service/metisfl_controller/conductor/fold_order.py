@@ -3,7 +3,7 @@
 Deterministic aggregation adds updates in their learners' order, whatever order they arrive in: floating-point sums
 depend on the order of their terms. An update is therefore held back until every learner before it has delivered, or is
 out of the round for good; a learner that is lost may return, so it is waited for until the round closes. Only a learner
-that joins a round already under way may find that others behind it have been added.
+that joins a round already under way, or gets back its lost place, may find that others behind it have been added.
 """
 
 from __future__ import annotations

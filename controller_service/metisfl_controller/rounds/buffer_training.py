@@ -196,7 +196,7 @@ class BufferTraining:
     def lost(self, learner: str) -> None:
         """What it was at may still arrive."""
 
-    def release(self, has_place: Callable[[str], bool]) -> None:
+    def heed_places(self, has_place: Callable[[str], bool]) -> None:
         """Nobody is waited for."""
 
     def delivered(self, task: TaskId, work: Work, now: float) -> None:

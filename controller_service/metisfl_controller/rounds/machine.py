@@ -112,7 +112,7 @@ class Machine:
             case m.LearnerLost(learner):
                 self._learners.ready.pop(learner, None)
                 self._training.lost(learner)
-                self._release()
+                self._heed_places()
             case m.InitialModelVerified(task) if self.expects(task):
                 self._initial.arrived()
                 self.phase = Phase.COMMITTING
@@ -133,13 +133,13 @@ class Machine:
                 self._fail("AggregationFailed", message)
             case m.PlanChanged(plan):
                 self._next_plan = plan
-                self._release()
+                self._heed_places()
             case _:
                 pass
 
-    def _release(self) -> None:
+    def _heed_places(self) -> None:
         """By the newest plan, also in the middle of a round: one that waits for who was scaled away would not end."""
-        self._training.release((self._next_plan or self.plan).has_place)
+        self._training.heed_places((self._next_plan or self.plan).has_place)
 
     def _learner_ready(self, event: m.LearnerReady) -> None:
         learner = event.learner

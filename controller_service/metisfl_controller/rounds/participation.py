@@ -26,7 +26,7 @@ class Standing(Enum):
     """Its update was refused; not asked again in this round."""
 
     RELEASED = auto()
-    """Gone for good: the round needs one update less."""
+    """Gone, and its place with it: the round needs one update less, unless it gets its place again."""
 
 
 @dataclass
@@ -68,8 +68,9 @@ class OpenRound:
     @property
     def needed(self) -> int:
         """With so many updates the round need not wait for more."""
-        counted = len(self._participants) - self._counts[Standing.RELEASED]
-        return max(self.min_updates, counted - self.over_select)
+        # Who is released is one of those who were asked beyond the needed, as long as there are any.
+        spared = max(self.over_select, self._counts[Standing.RELEASED])
+        return max(self.min_updates, len(self._participants) - spared)
 
     @property
     def quorum(self) -> int:
@@ -86,8 +87,7 @@ class OpenRound:
             self._counts[before.standing] -= 1
         self._participants[task.learner] = Participant(task)
         self._counts[Standing.PENDING] += 1
-        if self.evaluation is not None and self.evaluation.lacks(task):
-            self._unreported.add(task.learner)
+        self._may_report(task)
 
     def expects(self, task: TaskId) -> bool:
         """Whether this task's result would count; also of a learner that was lost while it was on its way."""
@@ -109,9 +109,13 @@ class OpenRound:
             self._set(learner, standing)
 
     def release(self, learner: str) -> None:
-        """Nobody waits for a lost participant any more. It is one of those who were asked beyond the needed, if any."""
+        """Nobody waits for a lost participant any more."""
         self._set(learner, Standing.RELEASED)
-        self.over_select = max(0, self.over_select - 1)
+
+    def restore(self, learner: str) -> None:
+        """A released participant is lost as others are, and needed as before."""
+        self._set(learner, Standing.LOST)
+        self._may_report(self._participants[learner].task)
 
     def reported(self, learner: str, report: Report) -> None:
         """Metrics of the base version have come."""
@@ -136,14 +140,28 @@ class OpenRound:
         return not self._counts[Standing.PENDING]
 
     @property
+    def waits(self) -> bool:
+        """Somebody is at work, or may return to it."""
+        return self._counts[Standing.PENDING] + self._counts[Standing.LOST] > 0
+
+    @property
+    def lacks_only_released(self) -> bool:
+        """Everybody else has delivered."""
+        return self.done + self._counts[Standing.RELEASED] == len(self._participants)
+
+    @property
     def hopeless(self) -> bool:
-        """No participant is left who may still deliver."""
-        return not self._counts[Standing.PENDING] and not self._counts[Standing.LOST]
+        """No participant is left who may still deliver, not even by getting its place again."""
+        return not self.waits and not self._counts[Standing.RELEASED]
 
     @property
     def all_evaluated(self) -> bool:
         """Nobody is left who may still report metrics of the base version; who is lost may return and do so."""
         return not self._unreported
+
+    def _may_report(self, task: TaskId) -> None:
+        if self.evaluation is not None and self.evaluation.lacks(task):
+            self._unreported.add(task.learner)
 
     def _set(self, learner: str, standing: Standing) -> None:
         participant = self._participants[learner]

@@ -96,7 +96,8 @@ class RoundTraining:
         if isinstance(step, AskAgain):
             self._open.attempt += 1
             self._open.deadline_at = step.deadline_at
-            for learner in by_number(step.learners):
+            drawn = self._learners.selector.choose(step.candidates, self._open.number)
+            for learner in by_number({*step.learners, *drawn}):
                 self._assign(self._open, learner)
             return None
         return step
@@ -162,11 +163,17 @@ class RoundTraining:
     def lost(self, learner: str) -> None:
         self._stands(learner, Standing.LOST)
 
-    def release(self, has_place: Callable[[str], bool]) -> None:
-        if self._open is not None:
-            for learner in self._open.having(Standing.LOST):
-                if not has_place(learner):
-                    self._open.release(learner)
+    def heed_places(self, has_place: Callable[[str], bool]) -> None:
+        if self._open is None:
+            return
+        for learner in self._open.having(Standing.LOST, Standing.RELEASED):
+            released = self._open.participants[learner].standing is Standing.RELEASED
+            if not released and not has_place(learner):
+                self._open.release(learner)
+            elif released and has_place(learner):
+                self._open.restore(learner)
+                if learner in self._learners.ready:
+                    self._assign(self._open, learner)
 
     def delivered(self, task: TaskId, work: Work, now: float) -> None:
         assert self._open is not None

@@ -82,8 +82,9 @@ class Training(Protocol):
 
     def lost(self, learner: str) -> None: ...
 
-    def release(self, has_place: Callable[[str], bool]) -> None:
-        """Wait no longer for who is gone and has no place any more: scaled away, or shut out."""
+    def heed_places(self, has_place: Callable[[str], bool]) -> None:
+        """Wait no longer for who is gone and has no place any more, scaled away or shut out; but again for who has its
+        place again."""
 
     def expects(self, task: TaskId) -> bool:
         """Whether this task's result would count if it arrived now."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
 import pytest
@@ -124,7 +124,9 @@ class World:
                 if self.plan.buffering is not None:
                     assert len(self.folded) == self.plan.buffering.size
                 else:
-                    needed = max(1, len(command.participants) - self.plan.over_select)
+                    # Who is shut out takes the place of one who was asked beyond the needed.
+                    spared = max(self.plan.over_select, len(self.plan.revoked & set(command.lost)))
+                    needed = max(1, len(command.participants) - spared)
                     assert len(command.contributors) >= quorum_of(needed, self.plan.quorum_percent)
                 self.committing = command.number
             case m.RecordMetrics(version, source=MetricSource.EVALUATORS):
@@ -189,6 +191,13 @@ class World:
     def vanish(self, learner: str) -> None:
         self.connected.discard(learner)
         self.handle(m.EvaluatorLost(learner) if learner in EVALUATORS else m.LearnerLost(learner))
+
+    def revoke(self, learners: frozenset[str]) -> None:
+        """These are shut out from now on, and nobody else is."""
+        self.plan = replace(self.plan, revoked=learners)
+        self.handle(m.PlanChanged(self.plan))
+        for learner in learners & self.connected:
+            self.vanish(learner)
 
     def finish(self, learner: str) -> None:
         """The learner completes its task, and the upload is verified whether or not it is still wanted."""
@@ -277,6 +286,10 @@ class Misfortune(RuleBasedStateMachine):
     @rule(learner=learners)
     def vanishes(self, learner: str) -> None:
         self.world.vanish(learner)
+
+    @rule(revoked=st.frozensets(st.sampled_from(LEARNERS), max_size=2))
+    def some_are_revoked_and_others_no_more(self, revoked: frozenset[str]) -> None:
+        self.world.revoke(revoked)
 
     @rule(learner=learners)
     def is_disconnected_unnoticed(self, learner: str) -> None:

@@ -18,6 +18,8 @@ class AskAgain:
 
     learners: Set[str]
     deadline_at: float
+    candidates: Set[str] = frozenset()
+    """Ready learners of whom as many get a part as the selection takes."""
 
 
 class RoundProtocol(Protocol):

@@ -52,17 +52,23 @@ class Synchronous:
         late = now >= open_round.deadline_at
         if open_round.has_enough or (open_round.has_quorum and (open_round.all_reported or late)):
             return Close()
-        if late or (open_round.hopeless and ready):
-            return self._without_quorum(open_round, ready, now)
+        if open_round.waits and not late:
+            return None
+        # The deadline has passed, or no participant is left to wait for: newcomers may still save the round.
+        newcomers = ready - open_round.participants.keys()
+        if open_round.attempt < self.plan.max_attempts and (newcomers or (late and not open_round.hopeless)):
+            return self._ask_again(open_round, newcomers, ready, now)
+        if late or open_round.hopeless:
+            return GiveUp("QuorumNotReached", self._quorum_message(open_round))
         return None
 
-    def _without_quorum(self, open_round: OpenRound, ready: Set[str], now: float) -> Step | AskAgain:
-        """The deadline has passed, or no participant is left to wait for: newcomers may still save the round."""
-        newcomers = ready - set(open_round.participants)
-        if open_round.attempt >= self.plan.max_attempts or (open_round.hopeless and not newcomers):
-            return GiveUp("QuorumNotReached", self._quorum_message(open_round))
+    def _ask_again(self, open_round: OpenRound, newcomers: Set[str], ready: Set[str], now: float) -> AskAgain:
+        deadline_at = now + self.plan.round_deadline
+        if open_round.lacks_only_released:
+            # They do not count any more, so no others have to outnumber them.
+            return AskAgain(frozenset(), deadline_at, candidates=newcomers)
         idle = ready & set(open_round.having(Standing.LOST))
-        return AskAgain(newcomers | idle, now + self.plan.round_deadline)
+        return AskAgain(newcomers | idle, deadline_at)
 
     def _quorum_message(self, failed: OpenRound) -> str:
         done = failed.having(Standing.DONE)
