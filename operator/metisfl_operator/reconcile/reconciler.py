@@ -141,15 +141,16 @@ class Reconciler:
         return adopt(self.kube, owner, name, observed.child("PersistentVolumeClaim", name), plan)
 
     def _bear_with(self, owner: Owner, observed: Observed, previous: FederationStatus) -> bool:
-        """Whether a controller that served a moment ago and gives no answer now is merely busy."""
+        """Whether a controller that gives no answer is merely busy: it served a moment ago, or has only just become
+        ready, and not every node knows its way to it."""
         key = f"{owner.namespace}/{owner.name}"
         if not observed.no_answer:
             self._silent.pop(key, None)
             return False
         since = self._silent.setdefault(key, self.monotonic())
-        served = find(previous.conditions, ConditionType.CONTROLLER_AVAILABLE)
-        was_there = served is not None and served.status == ConditionStatus.TRUE
-        return was_there and self.monotonic() - since < PATIENCE_SECONDS
+        before = find(previous.conditions, ConditionType.CONTROLLER_AVAILABLE)
+        was_well = before is not None and (before.status == ConditionStatus.TRUE or before.reason == Reason.STARTING)
+        return was_well and self.monotonic() - since < PATIENCE_SECONDS
 
     def _report_invalid(
         self, owner: Owner, manifest: Manifest, previous: FederationStatus, problems: tuple[str, ...]

@@ -472,6 +472,22 @@ def test_a_controller_that_stays_silent_is_told(world: World) -> None:
     assert world.condition("ControllerAvailable") == ("False", "NoAnswer", "connection refused")
 
 
+def test_a_controller_that_has_just_become_ready_need_not_answer_at_once(world: World) -> None:
+    world.federate()
+    world.reconcile()
+    world.space.pods(*PODS)
+    world.space.pod_runs("demo-controller-0")
+    world.controller.document = None
+    world.later(1)
+    world.reconcile()
+    world.later(14)
+    world.reconcile()
+    assert world.condition("ControllerAvailable")[:2] == ("False", "Starting"), "a Service takes a moment"
+    world.later(1)
+    world.reconcile()
+    assert world.condition("ControllerAvailable")[:2] == ("False", "NoAnswer")
+
+
 def test_a_failed_run_says_why_and_stops_its_learners(world: World) -> None:
     world.start()
     world.controller.says(FederationState.FAILED, reason="QuorumNotReached", message="2 of 3 learners were lost")
