@@ -107,10 +107,10 @@ def _leave_out(copy: Path, models: Path) -> list[StoredState]:
     What is deleted is not in the file any more, nor between its pages.
     """
     with closing(sqlite3.connect(copy, isolation_level=None)) as database:
-        states = [StoredState(*row) for row in database.execute("SELECT version, file, sha256 FROM rule_states")]
+        states = [StoredState(*row) for row in database.execute("SELECT version, sha256 FROM rule_states")]
         going = [state for state in states if maker_of(models / state.file)]
         database.execute("DROP TABLE IF EXISTS certificates")
-        if not going:
-            database.execute("DELETE FROM rule_states")
+        staying = [(state.version,) for state in states if state not in going]
+        database.executemany("DELETE FROM rule_states WHERE version = ?", staying)
         database.execute("VACUUM")
     return going

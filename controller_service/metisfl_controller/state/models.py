@@ -51,15 +51,6 @@ _LARGE_BYTES = 256 << 20
 """Larger files are synced as they grow: so many dirty pages could fill a container's memory."""
 
 
-def file_name(version: int) -> str:
-    return f"v{version:06}.safetensors"
-
-
-def state_file_name(version: int) -> str:
-    """Of what the aggregation rule keeps with a version."""
-    return f"v{version:06}-rule.safetensors"
-
-
 def write_model(path: Path, layout: Layout, model: Buffer, metadata: dict[str, str]) -> tuple[str, int]:
     """Write, fsync and rename into place; returns (SHA-256 of the file, its size in bytes). Raises OSError."""
     return write_tensors(path, layout.views(model), metadata)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from metisfl.archive.manifest import model_file
 from metisfl.wire.layout import Layout
 
 
@@ -15,11 +16,15 @@ class StateError(RuntimeError):
 @dataclass(frozen=True)
 class StoredVersion:
     version: int
-    file: str
     sha256: str
     bytes: int
     created_at: float
     stored: bool
+
+    @property
+    def file(self) -> str:
+        """Its name. What the database says of it is never believed: that may have come with an archive."""
+        return model_file(self.version)
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from metisfl.archive.manifest import rule_state_file
 from metisfl.wire.layout import Buffer, aligned_zeros
-from metisfl_controller.state.models import Allocate, read_buffers, read_metadata, state_file_name, write_tensors
+from metisfl_controller.state.models import Allocate, read_buffers, read_metadata, write_tensors
 
 
 @dataclass(frozen=True)
@@ -17,8 +18,12 @@ class StoredState:
     """A file that was written and synced; it counts once its version is committed."""
 
     version: int
-    file: str
     sha256: str
+
+    @property
+    def file(self) -> str:
+        """Its name, of its number as a model's."""
+        return rule_state_file(self.version)
 
 
 _MAKER = "metisfl.maker"
@@ -43,10 +48,9 @@ class RuleStates:
 
     def write(self, version: int, state: Mapping[str, Buffer]) -> StoredState:
         """Raises OSError."""
-        name = state_file_name(version)
         metadata = {"metisfl.version": str(version), **({_MAKER: self._maker} if self._maker else {})}
-        sha256, _ = write_tensors(self._directory / name, state, metadata)
-        return StoredState(version, name, sha256)
+        sha256, _ = write_tensors(self._directory / rule_state_file(version), state, metadata)
+        return StoredState(version, sha256)
 
     def insert(self, stored: StoredState) -> None:
         """Part of the transaction that commits the version."""
@@ -57,21 +61,21 @@ class RuleStates:
 
     def read(self, version: int, allocate: Allocate = aligned_zeros) -> dict[str, Buffer]:
         """The state that belongs to a version, empty if there is none. Raises OSError or ValueError."""
-        row = self._database.execute("SELECT file, sha256 FROM rule_states WHERE version = ?", (version,)).fetchone()
-        return {} if row is None else read_buffers(self._directory / row[0], row[1], allocate)
+        row = self._database.execute("SELECT sha256 FROM rule_states WHERE version = ?", (version,)).fetchone()
+        return {} if row is None else read_buffers(self._directory / rule_state_file(version), row[0], allocate)
 
     def adopt(self) -> None:
         """These were another federation's: forget those that the same did not make. Raises OSError or ValueError."""
-        files = [file for (file,) in self._database.execute("SELECT file FROM rule_states")]
+        files = [rule_state_file(version) for (version,) in self._database.execute("SELECT version FROM rule_states")]
         if not self._maker or any(maker_of(self._directory / file) != self._maker for file in files):
             self._database.execute("DELETE FROM rule_states")
 
     def prune(self) -> None:
         """Remove all but the newest."""
         outdated = self._database.execute(
-            "SELECT version, file FROM rule_states WHERE version < (SELECT max(version) FROM rule_states)"
+            "SELECT version FROM rule_states WHERE version < (SELECT max(version) FROM rule_states)"
         ).fetchall()
-        for version, file in outdated:
+        for (version,) in outdated:
             with suppress(FileNotFoundError):
-                (self._directory / file).unlink()
+                (self._directory / rule_state_file(version)).unlink()
             self._database.execute("DELETE FROM rule_states WHERE version = ?", (version,))

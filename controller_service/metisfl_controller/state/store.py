@@ -16,6 +16,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from metisfl.archive.manifest import model_file
 from metisfl.archive.reading import UNFINISHED
 from metisfl.proto.v1 import model_pb2
 from metisfl.spec.termination import MetricSource
@@ -23,7 +24,7 @@ from metisfl.wire.layout import Buffer, Layout, aligned_zeros
 from metisfl_controller.rounds.evaluation import Mean
 from metisfl_controller.rounds.termination.termination import Observed
 from metisfl_controller.state.history import RoundHistory
-from metisfl_controller.state.models import Allocate, file_name, read_model, write_model
+from metisfl_controller.state.models import Allocate, read_model, write_model
 from metisfl_controller.state.records import Outcome, RoundRecord, Snapshot, StateError, StoredVersion
 from metisfl_controller.state.rule_states import RuleStates, StoredState
 
@@ -78,6 +79,7 @@ class Store:
             self.directory / "history.sqlite", isolation_level=None, check_same_thread=False, timeout=10
         )
         self._database.row_factory = sqlite3.Row
+        self._database.execute("PRAGMA trusted_schema = OFF")
         self._database.execute("PRAGMA journal_mode = DELETE")
         self._database.execute(f"PRAGMA synchronous = {'FULL' if self._checkpoints else 'OFF'}")
         self._database.executescript(files(__package__).joinpath("schema.sql").read_text())
@@ -204,7 +206,7 @@ class Store:
     def write_model(self, version: int, layout: Layout, model: Buffer) -> StoredVersion:
         """The file of a version that is about to be committed."""
         if not self._checkpoints:
-            return StoredVersion(version, file_name(version), "", 0, time.time(), False)
+            return StoredVersion(version, "", 0, time.time(), False)
         return self._write(version, layout, model)
 
     def write_rule_state(self, version: int, state: Mapping[str, Buffer]) -> StoredState | None:
@@ -255,14 +257,13 @@ class Store:
             yield
 
     def _write(self, version: int, layout: Layout, model: Buffer) -> StoredVersion:
-        name = file_name(version)
         metadata = {"metisfl.version": str(version), "metisfl.layout": layout.digest}
-        sha256, size = write_model(self.directory / "models" / name, layout, model, metadata)
-        return StoredVersion(version, name, sha256, size, time.time(), True)
+        sha256, size = write_model(self.directory / "models" / model_file(version), layout, model, metadata)
+        return StoredVersion(version, sha256, size, time.time(), True)
 
     def _versions(self, which: str, *values: object) -> list[StoredVersion]:
         rows = self._database.execute(
-            f"SELECT version, file, sha256, bytes, created_at, stored FROM versions {which}", values
+            f"SELECT version, sha256, bytes, created_at, stored FROM versions {which}", values
         )
         return [StoredVersion(**{**dict(row), "stored": bool(row["stored"])}) for row in rows]
 
@@ -274,11 +275,11 @@ class Store:
 
     def _prune(self, keep: Set[int]) -> None:
         self._rule_states.prune()
-        stored = self._database.execute("SELECT version, file FROM versions WHERE stored ORDER BY version").fetchall()
-        for version, file in stored[: -self.keep_versions]:
+        stored = self._database.execute("SELECT version FROM versions WHERE stored ORDER BY version").fetchall()
+        for (version,) in stored[: -self.keep_versions]:
             if version not in keep:
                 with suppress(FileNotFoundError):
-                    (self.directory / "models" / file).unlink()
+                    (self.directory / "models" / model_file(version)).unlink()
                 self._database.execute("UPDATE versions SET stored = 0 WHERE version = ?", (version,))
 
     def _one(self, query: str) -> tuple[Any, ...] | None:

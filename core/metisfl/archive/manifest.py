@@ -21,6 +21,16 @@ _MemberName = Annotated[str, StringConstraints(pattern=r"^(history\.sqlite|model
 _Text = Annotated[str, StringConstraints(min_length=1, max_length=253)]
 
 
+def model_file(version: int) -> str:
+    """A version's file in `MODELS`. Names are made of numbers, never read from anywhere: so none leads elsewhere."""
+    return f"v{version:06d}.safetensors"
+
+
+def rule_state_file(version: int) -> str:
+    """Of what the aggregation rule keeps with a version."""
+    return f"v{version:06d}-rule.safetensors"
+
+
 class ArchiveError(Exception):
     """A file that is no archive, or a damaged one; nothing was made of it."""
 
@@ -43,6 +53,12 @@ class Plan(_Document):
     count: Annotated[int, Field(ge=1)]
     offsets: dict[str, _Count]
     sizes: dict[str, _Count]
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if self.offsets.keys() != self.sizes.keys():
+            raise ValueError("offsets and sizes must be of the same groups")
+        return self
 
 
 class Manifest(_Document):

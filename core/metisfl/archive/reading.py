@@ -6,11 +6,13 @@ import hashlib
 import os
 import shutil
 import tarfile
+import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
+from metisfl.archive.history import check_history
 from metisfl.archive.manifest import HISTORY, MANIFEST, MAX_MANIFEST_BYTES, MODELS, ArchiveError, Manifest, Member
 from metisfl.archive.writing import PIECE_BYTES, padded
 from metisfl.durability import sync
@@ -29,13 +31,15 @@ class Source(Protocol):
 
 
 def verify(path: Path) -> tuple[Manifest, str]:
-    """Read a whole archive; returns its manifest and its SHA-256.
+    """Read a whole archive; returns its manifest and its SHA-256. Its history takes a temporary file meanwhile.
 
     Raises ArchiveError for what is wrong with it, OSError when it cannot be read.
     """
-    with path.open("rb") as file:
-        hashed = _Hashed(file)
-        return _read(hashed, lambda _: None), hashed.digest
+    with path.open("rb") as file, tempfile.TemporaryDirectory() as folder:
+        hashed, history = _Hashed(file), Path(folder) / HISTORY
+        manifest = _read(hashed, lambda member: history.open("xb") if member.name == HISTORY else None)
+        check_history(history, manifest)
+        return manifest, hashed.digest
 
 
 def unpack(source: Source, directory: Path, sha256: str | None = None) -> Manifest:
@@ -53,6 +57,7 @@ def unpack(source: Source, directory: Path, sha256: str | None = None) -> Manife
         manifest = _read(hashed, lambda member: (unfinished / member.name).open("xb"))
         if sha256 is not None and hashed.digest != sha256:
             raise ArchiveError(f"its SHA-256 is {hashed.digest}, and {sha256} was expected")
+        check_history(unfinished / HISTORY, manifest)
         sync(unfinished / MODELS)
         for name in (MODELS, HISTORY):
             (unfinished / name).rename(directory / name)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import secrets
+import shutil
 from collections.abc import Mapping
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,6 +16,7 @@ from uuid import uuid4
 import yaml
 
 from metisfl.archive import ArchiveError, unpack
+from metisfl.archive.manifest import MODELS
 from metisfl.files import write_private
 from metisfl.local.certificates import CertificateFolder
 from metisfl.partitions import Shares
@@ -90,19 +93,18 @@ class RunFolder:
     def prepare(self, federation: Federation, resume: bool, archive: Path | None = None) -> str:
         """Make the folder ready and return the federation's uid: a new one, or the old one of a run that goes on.
 
-        A new run goes on from `archive`, if there is one. Raises RunFolderError when that cannot be used, or when the
-        folder holds something else, a finished run, or a run and `resume` is not wanted.
+        A new run goes on from `archive`, if there is one; when that fails, nothing of it is left. Raises RunFolderError
+        when the archive cannot be used, or when the folder holds something else, a finished run, or a run and `resume`
+        is not wanted.
         """
         uid = self._uid_to_resume(federation) if resume else self._new_uid()
         try:
-            if archive is not None:
-                self._restore(archive, federation)
-            self.logs.mkdir(parents=True, exist_ok=True)
-            self.endpoints.unlink(missing_ok=True)
-            document = federation.model_dump(mode="json", by_alias=True, exclude_unset=True)
-            document["metadata"]["uid"] = uid
-            self.federation.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
-            self._prepare_access(federation, uid)
+            with ExitStack() as undo:
+                if archive is not None:
+                    self._restore(archive, federation, undo)
+                self._describe(federation, uid)
+                self._prepare_access(federation, uid)
+                undo.pop_all()
         except OSError as error:
             where = error.filename or self.root
             hint = "" if str(where) == str(archive) else "; name another folder with --output"
@@ -119,12 +121,28 @@ class RunFolder:
         for name, text in files.items():
             (self.source / Path(name).name).write_text(text, encoding="utf-8")
 
-    def _restore(self, archive: Path, federation: Federation) -> None:
+    def _describe(self, federation: Federation, uid: str) -> None:
+        self.logs.mkdir(parents=True, exist_ok=True)
+        self.endpoints.unlink(missing_ok=True)
+        document = federation.model_dump(mode="json", by_alias=True, exclude_unset=True)
+        document["metadata"]["uid"] = uid
+        self.federation.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
+
+    def _restore(self, archive: Path, federation: Federation, undo: ExitStack) -> None:
         """Its state, and the shares of the data that its learners have."""
         with archive.open("rb") as file:
             kept = unpack(file, self.root).plan
+        undo.callback(self._clear)
         shares = Shares(kept.count, kept.offsets, kept.sizes).extended(federation.spec.training_groups)
         self.plan.write_text(json.dumps({"count": shares.count, "offsets": shares.offsets}), encoding="utf-8")
+
+    def _clear(self) -> None:
+        """Remove what `prepare` makes of an archive; what went wrong before is what there is to tell."""
+        for file in (self.history, self.plan, self.federation, self.token):
+            with suppress(OSError):
+                file.unlink()
+        for folder in (self.root / MODELS, self.logs, self.certificates.root):
+            shutil.rmtree(folder, ignore_errors=True)
 
     def _prepare_access(self, federation: Federation, uid: str) -> None:
         """Token and certificates, in files that nobody else may read; a run that goes on keeps its own."""

@@ -6,8 +6,10 @@ import hashlib
 import io
 import itertools
 import json
+import sqlite3
 import tarfile
 from collections.abc import Callable
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,11 +19,25 @@ import pytest
 from metisfl.archive import ArchiveError, Manifest, Member, Plan, archive_bytes, unpack, verify, write
 from metisfl.archive.reading import UNFINISHED
 
-CONTENTS = {
-    "history.sqlite": b"rows" * 300,
-    "models/v000006.safetensors": b"",
-    "models/v000007.safetensors": bytes(range(256)) * 10,
-}
+MODELS = {"models/v000006.safetensors": b"", "models/v000007.safetensors": bytes(range(256)) * 10}
+
+
+def history(*statements: str) -> bytes:
+    """A database as the controller exports it, as far as archives are concerned, and changed by some statements."""
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as database:
+        database.execute("PRAGMA page_size = 512")
+        database.execute("CREATE TABLE versions (version INTEGER PRIMARY KEY, file, sha256, stored)")
+        database.execute("CREATE TABLE rule_states (version INTEGER PRIMARY KEY, file, sha256)")
+        database.execute("INSERT INTO versions VALUES (5, 'v000005.safetensors', '', 0)")
+        for number, content in zip((6, 7), MODELS.values(), strict=True):
+            digest = hashlib.sha256(content).hexdigest()
+            database.execute("INSERT INTO versions VALUES (?, ?, ?, 1)", (number, f"v{number:06}.safetensors", digest))
+        for statement in statements:
+            database.execute(statement)
+        return database.serialize()
+
+
+CONTENTS = {"history.sqlite": history(), **MODELS}
 
 
 def member(name: str, content: bytes) -> Member:
@@ -41,6 +57,13 @@ MANIFEST = Manifest(
 
 def archive(manifest: Manifest = MANIFEST) -> bytes:
     return b"".join(write(manifest, [io.BytesIO(content) for content in CONTENTS.values()]))
+
+
+def telling(*statements: str) -> bytes:
+    """An archive whose sums agree, with a history that was changed by some statements."""
+    contents = {**CONTENTS, "history.sqlite": history(*statements)}
+    changed = MANIFEST.model_copy(update={"members": [member(*entry) for entry in contents.items()]})
+    return b"".join(write(changed, [io.BytesIO(content) for content in contents.values()]))
 
 
 def tar(*members: tuple[tarfile.TarInfo | str, bytes]) -> bytes:
@@ -145,11 +168,55 @@ def test_an_archive_that_was_cut_is_noticed_wherever_it_ends(tmp_path: Path) -> 
         pytest.param(lambda: renamed("models/v000007.safetensors\n"), "members.2.name", id="newline"),
         pytest.param(lambda: renamed("models/v000006.safetensors"), "history.sqlite once", id="twice"),
         pytest.param(linked, "'history.sqlite' is there", id="link"),
+        pytest.param(
+            lambda: tar(("metisfl-archive.json", document(plan={"count": 4, "offsets": {"a": 0}, "sizes": {}}))),
+            "plan: Value error, offsets and sizes must be of the same groups",
+            id="plan",
+        ),
         pytest.param(lambda: archive() + b"more", "holds more", id="more"),
     ],
 )
 def test_what_is_no_archive_is_told(tmp_path: Path, content: Callable[[], bytes], told: str) -> None:
     assert told in refused(content(), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("statement", "told"),
+    [
+        ("UPDATE versions SET file = '/etc/passwd' WHERE version = 6", "names file '/etc/passwd' for version 6"),
+        (
+            "UPDATE versions SET file = '../v000006.safetensors' WHERE version = 6",
+            "names file '../v000006.safetensors'",
+        ),
+        ("UPDATE versions SET file = 'v000007.safetensors' WHERE version = 6", "names file 'v000007.safetensors'"),
+        ("INSERT INTO rule_states VALUES (7, '../../x', '')", "names file '../../x' for version 7"),
+        (
+            "INSERT INTO rule_states VALUES (7, 'v000007-rule.safetensors', '')",
+            "history.sqlite names models/v000007-rule.safetensors, which is not in it",
+        ),
+        ("UPDATE versions SET stored = 1", "history.sqlite names models/v000005.safetensors, which is not in it"),
+        ("DELETE FROM versions WHERE version = 6", "v000006.safetensors is in it, and history.sqlite does not name it"),
+        ("UPDATE versions SET sha256 = 'ab' WHERE version = 6", "v000006.safetensors has another SHA-256 in"),
+        ("CREATE TRIGGER t AFTER INSERT ON versions BEGIN DELETE FROM rule_states; END", "holds trigger 't'"),
+        ("CREATE VIEW audit AS SELECT 1", "holds view 'audit'"),
+        ("CREATE VIRTUAL TABLE search USING fts5(text)", "holds virtual table 'search'"),
+        ("DROP TABLE rule_states", "cannot be read: no such table: rule_states"),
+    ],
+)
+def test_a_history_of_other_files_than_the_archives_is_refused(tmp_path: Path, statement: str, told: str) -> None:
+    assert told in refused(telling(statement), tmp_path)
+
+
+def test_a_version_that_is_no_number_is_refused(tmp_path: Path) -> None:
+    told = refused(
+        telling(
+            "DROP TABLE versions",
+            "CREATE TABLE versions (version, file, sha256, stored)",
+            "INSERT INTO versions VALUES ('../../x', '../../x', '', 1)",
+        ),
+        tmp_path,
+    )
+    assert "names file '../../x' for version '../../x'" in told
 
 
 def test_another_archive_than_the_expected_is_refused(tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ def federation(**output: Any) -> Any:
 
 
 def version(number: int, stored: bool = True) -> StoredVersion:
-    return StoredVersion(number, f"v{number:06}.safetensors", f"{number:064x}", 3, float(number), stored)
+    return StoredVersion(number, f"{number:064x}", 3, float(number), stored)
 
 
 class Progress:

@@ -249,6 +249,34 @@ def test_a_kill_before_the_commit_point_loses_the_round_and_nothing_else(tmp_pat
         store.close()
 
 
+# ---- what is not believed
+
+
+@pytest.mark.parametrize("name", ["../../outside", "{absolute}"])
+def test_names_in_an_adopted_history_lead_nowhere(tmp_path: Path, name: str) -> None:
+    """They may have come with an archive that somebody made up."""
+    outside, state = tmp_path / "outside", tmp_path / "state"
+    outside.write_text("years of work")
+    with closing(Store(state, "uid-1", "digits", keep_versions=1, maker="Adam")) as store:
+        store.commit_initial(LAYOUT, model())
+        kept = store.write_rule_state(1, {"first": np.zeros(8, np.uint8)})
+        store.commit_round(store.write_model(1, LAYOUT, model(1)), record(1), kept)
+    with closing(sqlite3.connect(state / "history.sqlite")) as database, database:
+        for table in ("versions", "rule_states"):
+            database.execute(f"UPDATE {table} SET file = ?", (name.format(absolute=outside),))
+    with closing(Store(state, "uid-2", "later", adopt=True, keep_versions=1, maker="Adam")) as store:
+        (stored,) = store.stored()
+        assert store.path(stored) == state / "models" / "v000001.safetensors"
+        assert store.read_rule_state(stored)["first"].size == 8
+        kept = store.write_rule_state(2, {"first": np.zeros(8, np.uint8)})
+        store.commit_round(store.write_model(2, LAYOUT, model(2)), record(2), kept)
+    assert outside.read_text() == "years of work"
+    assert sorted(path.name for path in (state / "models").iterdir()) == [
+        "v000002-rule.safetensors",
+        "v000002.safetensors",
+    ]
+
+
 # ---- what is refused
 
 

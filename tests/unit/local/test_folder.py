@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import yaml
 
 from metisfl.local.folder import RunFolder, RunFolderError
 from metisfl.spec import Federation, load_federation, parse_federation
-from tests.unit.archive.test_archive import CONTENTS, archive
+from tests.unit.archive.test_archive import CONTENTS, MANIFEST, archive
 from tests.unit.local.samples import YAML
 
 
@@ -99,6 +100,31 @@ def test_a_new_run_goes_on_from_an_archive(tmp_path: Path) -> None:
     assert folder.history.read_bytes() == CONTENTS["history.sqlite"]
     # Shares of groups that are not in this file stay taken; those of this one come after them.
     assert json.loads(folder.plan.read_text()) == {"count": 4, "offsets": {"a": 0, "b": 2, "silo-a": 3}}
+
+
+def test_a_restore_that_fails_half_way_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else every retry would say that the folder is not empty."""
+    file, folder = tmp_path / "digits.tar", RunFolder(tmp_path / "out")
+    file.write_bytes(archive())
+
+    def full(path: Path, content: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    with monkeypatch.context() as disk:
+        disk.setattr("metisfl.local.folder.write_private", full)
+        with pytest.raises(RunFolderError, match="api-token cannot be used: No space left"):
+            folder.prepare(federation(), resume=False, archive=file)
+    assert list(folder.root.iterdir()) == []
+    folder.prepare(federation(), resume=False, archive=file)
+
+
+def test_a_plan_that_is_none_leaves_nothing(tmp_path: Path) -> None:
+    file, folder = tmp_path / "digits.tar", RunFolder(tmp_path / "out")
+    broken = MANIFEST.plan.model_copy(update={"sizes": {"a": 2}})
+    file.write_bytes(archive(MANIFEST.model_copy(update={"plan": broken})))
+    with pytest.raises(RunFolderError, match="plan: Value error, offsets and sizes must be of the same groups"):
+        folder.prepare(federation(), resume=False, archive=file)
+    assert list(folder.root.iterdir()) == []
 
 
 def test_a_damaged_archive_starts_no_run(tmp_path: Path) -> None:
