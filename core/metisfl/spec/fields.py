@@ -62,16 +62,19 @@ class SpecModel(BaseModel):
     )
 
 
-_UNITS = {"": 1} | {
-    f"{prefix}{binary}": (1024 if binary else 1000) ** power
-    for power, prefix in enumerate("KMGTP", 1)
+_UNITS = {"": Decimal(1), "n": Decimal("1e-9"), "u": Decimal("1e-6"), "m": Decimal("1e-3")} | {
+    f"{prefix}{binary}": Decimal((1024 if binary else 1000) ** power)
+    for power, prefix in enumerate("KMGTPE", 1)
     for binary in ("", "i")
 }
 
 
 def quantity_bytes(text: str) -> int:
-    """The bytes that a quantity such as '512Mi', '1.5G' or '1000' stands for, rounded down."""
-    number = text.rstrip("kKMGTPi")
+    """The bytes that a quantity such as '512Mi', '1.5G' or '1000' stands for, rounded down.
+
+    All forms in which an API server writes one are read, also '1e9' and '1074815565824m'.
+    """
+    number = text.rstrip("numkKMGTPEi")
     return int(Decimal(number) * _UNITS[text[len(number) :].replace("k", "K")])
 
 

@@ -12,6 +12,7 @@ from metisfl_operator.reconcile.observe import Observed, owned_by
 from metisfl_operator.reconcile.reasons import Reason
 from metisfl_operator.reconcile.trouble import Trouble
 from metisfl_operator.resources.metadata import Manifest, Owner
+from metisfl_operator.resources.volume import mounted_claims
 
 # The volume is never pruned: what was trained is worth more than tidiness.
 _PRUNED_KINDS = frozenset(
@@ -25,34 +26,50 @@ def apply(
 ) -> list[Trouble]:
     """Apply in order, each object that differs from what was observed; one that is refused does not hold up the others.
 
+    Except that a StatefulSet stays as it is while its pods would mount a claim that could not be made: they would write
+    to somebody else's volume, or have one made that nobody owns.
     Answers what was refused. Raises KubeError when the API server cannot be asked.
     """
-    refused = []
+    refused: list[Trouble] = []
+    unclaimed: set[str] = set()
     wanted = list(manifests)
     for manifest in wanted:
         kind, name = manifest["kind"], manifest["metadata"]["name"]
+        if kind == "StatefulSet" and unclaimed & mounted_claims(manifest):
+            continue
         current = observed.child(kind, name)
-        if current is not None and holds(manifest, current):
-            continue
-        if current is None and (conflict := _conflict(kube, owner, kind, name)):
-            refused.append(conflict)
-            continue
-        try:
-            if has_additions(manifest, kube.apply(manifest)):
-                kube.overwrite(manifest)
-        except KubeError as error:
-            if not error.rejected:
-                raise
-            refused.append(Trouble(Reason.APPLY_REJECTED, f"{kind} {name}", str(error)))
+        if trouble := _refusal(kube, owner, manifest, current):
+            refused.append(trouble)
+            if kind == "PersistentVolumeClaim" and current is None:
+                unclaimed.add(name)
     if prune:
         _prune(kube, observed, wanted)
     return refused
 
 
+def _refusal(kube: Kube, owner: Owner, manifest: Manifest, current: Manifest | None) -> Trouble | None:
+    """Apply one object, and answer what stands against it."""
+    kind, name = manifest["kind"], manifest["metadata"]["name"]
+    # What was observed is from lists, whose items come without their apiVersion.
+    content = {key: value for key, value in manifest.items() if key != "apiVersion"}
+    if current is not None and holds(content, current):
+        return None
+    if current is None and (conflict := _conflict(kube, owner, kind, name)):
+        return conflict
+    try:
+        if has_additions(manifest, kube.apply(manifest)):
+            kube.overwrite(manifest)
+    except KubeError as error:
+        if not error.rejected:
+            raise
+        return Trouble(Reason.APPLY_REJECTED, f"{kind} {name}", str(error))
+    return None
+
+
 def holds(wanted: Any, current: Any) -> bool:
     """Whether everything in `wanted` is in `current` as well; the server adds defaults to what it is given."""
     if isinstance(wanted, dict) and isinstance(current, dict):
-        return all(key in current and holds(value, current[key]) for key, value in wanted.items() if value != {})
+        return all(holds(value, current[key]) if key in current else value in ({}, []) for key, value in wanted.items())
     if isinstance(wanted, list) and isinstance(current, list):
         return len(wanted) == len(current) and all(holds(a, b) for a, b in zip(wanted, current, strict=True))
     return bool(wanted == current)

@@ -18,6 +18,7 @@ from metisfl_operator.resources.learners import learner_claims, learner_set
 from metisfl_operator.resources.metadata import Manifest, Owner, stamped
 from metisfl_operator.resources.network import network_policies
 from metisfl_operator.resources.service import controller_service
+from metisfl_operator.resources.volume import settled
 from metisfl_operator.settings import Settings
 
 
@@ -74,7 +75,14 @@ def desired(
             awaited = min(awaited, _present(observed, names.learners_name(owner.name, group.name)))
         manifests += learner_claims(owner, group, awaited)
         manifests.append(learner_set(owner, federation, group, settings, awaited))
-    return Desired([stamped(manifest) for manifest in manifests], learners, crowded)
+    return Desired([stamped(_settled(manifest, observed)) for manifest in manifests], learners, crowded)
+
+
+def _settled(manifest: Manifest, observed: Observed | None) -> Manifest:
+    if observed is None or manifest["kind"] != "PersistentVolumeClaim":
+        return manifest
+    current = observed.child("PersistentVolumeClaim", manifest["metadata"]["name"])
+    return manifest if current is None else settled(manifest, current)
 
 
 def _brought_without_plan(claim: Manifest, federation: Federation, owner: Owner) -> bool:

@@ -6,8 +6,8 @@ from metisfl.cluster.names import PLAN_ANNOTATION as PLAN_ANNOTATION
 from metisfl.spec import API_GROUP, Federation
 from metisfl_operator import names
 from metisfl_operator.partitions import PartitionPlan
-from metisfl_operator.resources import pod
 from metisfl_operator.resources.metadata import Manifest, Owner, metadata
+from metisfl_operator.resources.volume import claim_spec
 
 HOLDER_ANNOTATION = f"{API_GROUP}/held-by"
 
@@ -42,5 +42,5 @@ def volume_claim(owner: Owner, federation: Federation, plan: PartitionPlan) -> M
         "apiVersion": "v1",
         "kind": "PersistentVolumeClaim",
         "metadata": {**meta, "annotations": annotations},
-        "spec": pod.claim_spec(storage.size, storage.storage_class_name),
+        "spec": claim_spec(storage.size, storage.storage_class_name),
     }

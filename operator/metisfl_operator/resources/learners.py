@@ -7,6 +7,7 @@ from metisfl.spec.groups import LearnerStorage
 from metisfl_operator import names
 from metisfl_operator.resources import pod
 from metisfl_operator.resources.metadata import Manifest, Owner, metadata
+from metisfl_operator.resources.volume import claim_of, claim_spec
 from metisfl_operator.settings import Settings
 
 _TERMINATION_LOG = "/dev/termination-log"
@@ -58,7 +59,7 @@ def learner_set(
 def learner_claims(owner: Owner, group: LearnerGroup, replicas: int) -> list[Manifest]:
     """The learners' volumes, by the names under which their StatefulSet looks for them.
 
-    One that it had to make itself would outlive the Federation: these are to be applied before it.
+    One that it had to make itself would outlive the Federation: it is not applied before they are there.
     """
     if group.storage is None:
         return []
@@ -68,7 +69,7 @@ def learner_claims(owner: Owner, group: LearnerGroup, replicas: int) -> list[Man
         {
             "apiVersion": "v1",
             "kind": "PersistentVolumeClaim",
-            "metadata": metadata(owner, f"{pod.STATE_VOLUME}-{workload}-{ordinal}", labels),
+            "metadata": metadata(owner, claim_of(pod.STATE_VOLUME, workload, ordinal), labels),
             "spec": _claim_spec(group.storage),
         }
         for ordinal in range(replicas)
@@ -80,7 +81,7 @@ def _claim_template(storage: LearnerStorage) -> Manifest:
 
 
 def _claim_spec(storage: LearnerStorage) -> Manifest:
-    return pod.claim_spec(storage.size, storage.storage_class_name)
+    return claim_spec(storage.size, storage.storage_class_name)
 
 
 def _container(owner: Owner, federation: Federation, group: LearnerGroup, settings: Settings) -> Manifest:

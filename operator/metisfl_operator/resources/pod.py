@@ -43,12 +43,6 @@ def scratch() -> Manifest:
     return {"name": SCRATCH_VOLUME, "emptyDir": {}}
 
 
-def claim_spec(size: str, storage_class: str | None) -> Manifest:
-    """Of a PersistentVolumeClaim that one pod at a time mounts."""
-    found: Manifest = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": size}}}
-    return found if storage_class is None else {**found, "storageClassName": storage_class}
-
-
 def mount(volume: str, path: str, *, read_only: bool = False) -> Manifest:
     return {"name": volume, "mountPath": path, **({"readOnly": True} if read_only else {})}
 

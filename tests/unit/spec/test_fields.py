@@ -22,6 +22,14 @@ from metisfl.spec.fields import quantity_bytes
         ("3P", 3 * 1000**5),
         ("1.001M", 1_001_000),
         ("0.0015k", 1),
+        # Forms that the spec does not take, and the API server has.
+        ("1e9", 10**9),
+        ("1E3", 1000),
+        ("2E", 2 * 10**18),
+        ("1Ei", 1024**6),
+        ("1074815565824m", 1_074_815_565),
+        ("5000000u", 5),
+        ("7000000000n", 7),
     ],
 )
 def test_bytes_of_a_quantity(text: str, expected: int) -> None:
