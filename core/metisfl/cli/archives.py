@@ -101,9 +101,11 @@ def restore(
         )
         made = Archive(archive, length, sha256, manifest)
         try:
-            restore(cluster, made, wanted, image or controller_image(), timeout)
+            left = restore(cluster, made, wanted, image or controller_image(), timeout)
         except OSError as error:
             raise click.ClickException(f"{archive} cannot be read: {error.strerror or error}") from error
         place = cluster.place
+    if left:
+        click.echo(left, err=True)
     click.echo(f"{wanted.name} in {place}: version {manifest.version} of {manifest.federation}")
     click.echo(f"go on from it with spec.controller.storage.existingClaim: {wanted.name}")

@@ -58,9 +58,10 @@ class Cluster:
         """POST to a collection. Raises as `get`."""
         return self._decoded(self._call("POST", path, {"Content-Type": "application/json"}, {}, manifest))
 
-    def delete(self, path: str) -> None:
-        """Raises as `get`."""
-        self._decoded(self._call("DELETE", path, {}, {}))
+    def delete(self, path: str, uid: str) -> None:
+        """Delete the object if it is the one with this uid. Raises as `get`."""
+        options = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": {"uid": uid}}
+        self._decoded(self._call("DELETE", path, {"Content-Type": "application/json"}, {}, options))
 
     def send(self, path: str, content: BinaryIO, size: int) -> Any:
         """PUT a file of this size. Raises as `get`."""

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from uuid import uuid4
 
 from metisfl.archive import Manifest
 from metisfl.cluster.access import Cluster, ClusterError, Json, RefusedError
@@ -18,7 +19,11 @@ _MOUNT = "/var/lib/metisfl"
 _POLL_SECONDS = 1.0
 _POD_SECONDS = 6 * 3600
 """A pod whose command was killed ends by itself."""
+_GONE = (404, 409)
+"""Answers to a DELETE: there is none of that name, or another than the one that was meant."""
 _LABELS = {"app.kubernetes.io/name": "metisfl-restore", "app.kubernetes.io/managed-by": "metisfl"}
+_RUN_LABEL = "metisfl.dev/restore"
+"""Tells what this run made from what others made under the same name."""
 _RESTRICTED = {
     "allowPrivilegeEscalation": False,
     "readOnlyRootFilesystem": True,
@@ -46,20 +51,31 @@ class Claim:
     storage_class: str | None = None
 
 
-def restore(cluster: Cluster, archive: Archive, claim: Claim, image: str, seconds: float) -> None:
+def restore(cluster: Cluster, archive: Archive, claim: Claim, image: str, seconds: float) -> str | None:
     """Make the claim and unpack the archive on its volume; when that fails there is no claim, as before.
 
-    `seconds`: for the pod to get ready. Raises ClusterError, OSError when the archive cannot be read.
+    `seconds`: for the pod to get ready. Returns what is left to do by hand, if anything. Raises ClusterError, OSError
+    when the archive cannot be read.
     """
     volume, pod = claim_manifest(claim, archive.manifest), pod_manifest(claim, archive, image)
-    path = f"{_path(cluster, 'pods')}/{pod['metadata']['name']}"
-    with _made(cluster, "persistentvolumeclaims", volume), _made(cluster, "pods", pod), archive.path.open("rb") as file:
+    name = pod["metadata"]["name"]
+    path = f"{_path(cluster, 'pods')}/{name}"
+    with (
+        _made(cluster, "persistentvolumeclaims", volume),
+        _made(cluster, "pods", pod) as uid,
+        archive.path.open("rb") as file,
+    ):
         _until_ready(cluster, path, seconds)
         try:
             cluster.send(f"{path}:{_PORT}/proxy/archive", file, archive.bytes)
         except RefusedError as error:
             raise ClusterError(f"the archive did not arrive: {error}") from error
-    _remove(cluster, path)
+    try:
+        cluster.delete(path, uid)
+    except ClusterError as error:
+        if not isinstance(error, RefusedError) or error.code not in _GONE:
+            return f"pod '{name}' could not be deleted: {error}; kubectl delete pod {name} -n {cluster.namespace}"
+    return None
 
 
 def claim_manifest(claim: Claim, manifest: Manifest) -> Json:
@@ -109,20 +125,20 @@ def pod_manifest(claim: Claim, archive: Archive, image: str) -> Json:
 
 
 @contextmanager
-def _made(cluster: Cluster, kind: str, manifest: Json) -> Iterator[None]:
-    """An object that is deleted again when something goes wrong. Raises ClusterError."""
-    name = manifest["metadata"]["name"]
+def _made(cluster: Cluster, kind: str, manifest: Json) -> Iterator[str]:
+    """The uid of an object that is deleted again when something goes wrong. Raises ClusterError."""
+    name, run, uid = manifest["metadata"]["name"], uuid4().hex, ""
+    path = f"{_path(cluster, kind)}/{name}"
+    labels = {**manifest["metadata"]["labels"], _RUN_LABEL: run}
     try:
-        cluster.create(_path(cluster, kind), manifest)
-    except RefusedError as error:
-        hint = "; choose another name with --claim" if error.code == 409 else ""
-        raise ClusterError(f"{manifest['kind']} '{name}' cannot be made in {cluster.place}: {error}{hint}") from error
-    try:
-        yield
+        uid = _create(cluster, kind, {**manifest, "metadata": {**manifest["metadata"], "labels": labels}})
+        yield uid
     except BaseException:
-        # Whatever becomes of this, what went wrong is what there is to tell.
+        # Also when there was no answer: it may have been made. Whatever becomes of this, what went wrong is what there
+        # is to tell.
         with suppress(ClusterError):
-            _remove(cluster, f"{_path(cluster, kind)}/{name}")
+            if ours := uid or _uid_of(cluster, path, run):
+                cluster.delete(path, ours)
         raise
 
 
@@ -153,9 +169,20 @@ def _standing(pod: Json) -> str:
     return str(status.get("message") or status.get("phase") or "no node has taken it")
 
 
-def _remove(cluster: Cluster, path: str) -> None:
-    with suppress(RefusedError):
-        cluster.delete(path)
+def _create(cluster: Cluster, kind: str, manifest: Json) -> str:
+    """The uid of a new object. Raises ClusterError."""
+    try:
+        return str(cluster.create(_path(cluster, kind), manifest)["metadata"]["uid"])
+    except RefusedError as error:
+        hint = "; choose another name with --claim" if error.code == 409 else ""
+        name = manifest["metadata"]["name"]
+        raise ClusterError(f"{manifest['kind']} '{name}' cannot be made in {cluster.place}: {error}{hint}") from error
+
+
+def _uid_of(cluster: Cluster, path: str, run: str) -> str | None:
+    """Of an object that this run made. Raises ClusterError."""
+    meta = cluster.get(path).get("metadata", {})
+    return str(meta["uid"]) if meta.get("labels", {}).get(_RUN_LABEL) == run else None
 
 
 def _path(cluster: Cluster, kind: str) -> str:

@@ -35,6 +35,10 @@ class ApiServer:
         self.created: list[tuple[str, Any]] = []
         self.sent: list[tuple[str, bytes]] = []
         self.deleted: list[str] = []
+        self.preconditions: list[Any] = []
+        """Of each DELETE."""
+        self.silent: set[tuple[str, str]] = set()
+        """Methods and paths that are done, but whose answer is lost."""
         self.refused: dict[str, Answer] = {}
         """What comes of POST and PUT, by path; by default they do what they should."""
         server = self
@@ -68,17 +72,26 @@ class ApiServer:
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 server.created.append((self.path, body))
-                self.change(body)
+                made = {**body, "metadata": {**body["metadata"], "uid": f"uid-{len(server.created)}"}}
+                if self.path not in server.refused:
+                    path = f"{self.path}/{body['metadata']['name']}"
+                    server.answers.setdefault(path, (200, {}, json.dumps(made).encode()))
+                self.change(made)
 
             def do_PUT(self) -> None:
                 server.sent.append((self.path, self.rfile.read(int(self.headers["Content-Length"]))))
                 self.change({"detail": "done"})
 
             def do_DELETE(self) -> None:
+                text = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                server.preconditions.append(json.loads(text or b"{}").get("preconditions"))
                 server.deleted.append(self.path)
                 self.change({})
 
             def change(self, document: Any) -> None:
+                if (self.command, self.path) in server.silent:
+                    self.close_connection = True
+                    return
                 code, _, body = server.refused.get(self.path, (200, {}, json.dumps(document).encode()))
                 assert isinstance(body, bytes)
                 self.send_response(code)

@@ -205,3 +205,49 @@ def test_when_it_fails_nothing_is_left(
     assert result.exit_code == 1
     assert expected in re.sub(r"\s+", " ", result.output)
     assert server.deleted == ([POD, f"{CLAIMS}/digits-restored"] if deleted is None else deleted)
+
+
+CLAIM = f"{CLAIMS}/digits-restored"
+
+
+def test_an_object_whose_making_was_not_answered_is_removed(server: ApiServer, metisfl: Metisfl, file: Path) -> None:
+    server.silent = {("POST", CLAIMS)}
+    result = metisfl("restore", str(file))
+    assert result.exit_code == 1
+    assert "cannot be reached" in result.output
+    assert (server.deleted, server.preconditions) == ([CLAIM], [{"uid": "uid-1"}])
+
+
+@pytest.mark.parametrize("answer", [None, status(504, "timed out")], ids=["none", "timeout"])
+def test_an_object_of_somebody_else_is_left_alone(
+    server: ApiServer, metisfl: Metisfl, file: Path, answer: Answer | None
+) -> None:
+    """There under the same name, made by another run of the same command, when the answer is lost or is no refusal."""
+    labels = {"app.kubernetes.io/name": "metisfl-restore", "metisfl.dev/restore": "another"}
+    theirs = {"metadata": {"name": "digits-restored", "uid": "theirs", "labels": labels}}
+    server.answers = {CLAIM: (200, {}, json.dumps(theirs).encode())}
+    if answer is None:
+        server.silent = {("POST", CLAIMS)}
+    else:
+        server.refused = {CLAIMS: answer}
+    assert metisfl("restore", str(file)).exit_code == 1
+    assert CLAIM in server.asked
+    assert server.deleted == []
+
+
+def test_only_what_was_made_is_removed(server: ApiServer, metisfl: Metisfl, file: Path) -> None:
+    """By its uid: the name may be somebody else's by then."""
+    server.answers = {POD: ENDED}
+    assert metisfl("restore", str(file)).exit_code == 1
+    assert server.deleted == [POD, CLAIM]
+    assert server.preconditions == [{"uid": "uid-2"}, {"uid": "uid-1"}]
+
+
+def test_a_whole_claim_stays_when_its_pod_cannot_be_removed(server: ApiServer, metisfl: Metisfl, file: Path) -> None:
+    server.answers, server.silent = {POD: READY}, {("DELETE", POD)}
+    result = metisfl("restore", str(file))
+    assert result.exit_code == 0, result.output
+    assert "pod 'digits-restored-restore' could not be deleted" in result.output
+    assert "kubectl delete pod digits-restored-restore -n lab" in re.sub(r"\s+", " ", result.output)
+    assert "existingClaim: digits-restored" in result.output
+    assert server.deleted == [POD]
