@@ -35,7 +35,7 @@ from metisfl_controller.rounds.evaluation import Report
 from metisfl_controller.rounds.machine import Machine
 from metisfl_controller.rounds.phases import Resumed
 from metisfl_controller.rounds.plan import Plan
-from metisfl_controller.rounds.tasks import Order, TaskId
+from metisfl_controller.rounds.tasks import Order, TaskId, incarnation
 from metisfl_controller.server.uploads import Uploads
 from metisfl_controller.state.lineage import Lineage
 from metisfl_controller.state.records import Outcome
@@ -118,8 +118,8 @@ class Conductor:
         self.machine = self._machine(Resumed())
 
     def _machine(self, resumed: Resumed) -> Machine:
-        plan = Plan.of(self.federation.spec)
-        return Machine(plan, self.uid, self.progress.incarnation, resumed, self.clock())
+        number = incarnation(self.progress.incarnation, self.clock())
+        return Machine(Plan.of(self.federation.spec), self.uid, number, resumed, self.clock())
 
     def _rule_of(self, encoding: Encoding) -> Rule:
         spec = self.federation.spec

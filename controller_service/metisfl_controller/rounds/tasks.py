@@ -12,6 +12,15 @@ class Kind(StrEnum):
     EVALUATE = "evaluate"
 
 
+def incarnation(starts: int, now: float) -> int:
+    """Names one controller in the ids of its tasks: `starts` of the state directory, then the milliseconds of `now`.
+
+    It grows with each start, whatever becomes of the clock. A restored backup has its count from before, so the same
+    count may come twice; the time then tells the controllers apart. `now`: seconds since the epoch.
+    """
+    return starts * 10**13 + int(1000 * now)
+
+
 @dataclass(frozen=True)
 class TaskId:
     """Names one piece of work for ever: uploads are idempotent by it, across restarts of either side.
@@ -21,6 +30,8 @@ class TaskId:
 
     federation: str
     incarnation: int
+    """Of the controller that asks for it."""
+
     kind: Kind
     base_version: int
     learner: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
@@ -156,6 +157,32 @@ async def test_killed_between_the_metrics_that_meet_the_target_and_the_outcome(
         await player.task("STOP")
         status = await table.status()
         assert (status["reason"], status["globalModel"]["version"]) == ("TargetMetricReached", 0)
+
+
+async def test_what_was_trained_after_a_backup_does_not_count_when_it_is_restored(
+    served: Callable[..., Any], tmp_path: Path
+) -> None:
+    """Both controllers after the backup are the second to start on its state."""
+    spec: dict[str, Any] = {"learnerGroups": [{"name": "a", "replicas": 1}], "termination": {"maxRounds": 9}}
+    state, backup = tmp_path / "state", tmp_path / "backup"
+    async with served(**spec) as table:
+        await (player := table.player("a-0")).enter()
+        await player.delivers(await player.task("INITIALISE"), weights(0))
+        await player.task("TRAIN")
+    shutil.copytree(state, backup)
+    async with served(**spec) as table:
+        await (player := table.player("a-0")).enter()
+        await player.delivers(await player.task("TRAIN"), weights(1))
+        lost = await player.task("TRAIN")
+    shutil.rmtree(state)
+    shutil.copytree(backup, state)
+    async with served(**spec) as table:
+        await (player := table.player("a-0")).enter()
+        await player.delivers(await player.task("TRAIN"), weights(2))
+        again = await player.task("TRAIN")
+        assert (again.model_version, (await table.status())["incarnation"]) == (lost.model_version, 2)
+        assert (await player.upload(lost, weights(3))).outcome == pb.OUTCOME_LATE
+        await player.delivers(again, weights(4))
 
 
 async def test_told_to_stop_in_mid_upload(controller: Controllers) -> None:

@@ -5,15 +5,15 @@ from __future__ import annotations
 from contextlib import suppress
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from metisfl_controller.rounds.tasks import Kind, TaskId
+from metisfl_controller.rounds.tasks import Kind, TaskId, incarnation
 
 IDS = st.builds(
     TaskId,
     federation=st.uuids().map(str),
-    incarnation=st.integers(1, 10**6),
+    incarnation=st.builds(incarnation, st.integers(1, 10**6), st.floats(0, 9e9)),
     kind=st.sampled_from(Kind),
     base_version=st.integers(0, 2**63),
     learner=st.from_regex(r"[a-z]([-a-z0-9]{0,20}[a-z0-9])?-[0-9]{1,4}", fullmatch=True),
@@ -24,6 +24,15 @@ IDS = st.builds(
 @given(IDS)
 def test_an_id_survives_text(task: TaskId) -> None:
     assert TaskId.parse(str(task)) == task
+
+
+@given(st.integers(0, 10**6), st.floats(1.7e9, 9e9), st.floats(1.7e9, 9e9))
+def test_incarnations_grow_with_each_start_and_no_backup_gives_one_again(
+    starts: int, before: float, now: float
+) -> None:
+    assert incarnation(starts, before) < incarnation(starts + 1, now)
+    assume(abs(before - now) > 0.002)
+    assert incarnation(starts, before) != incarnation(starts, now)
 
 
 @given(st.text(max_size=60))
