@@ -114,7 +114,7 @@ def test_without_a_kubeconfig_the_way_to_one_is_told(
     monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", "/does/not/exist")
     result = get()
     assert result.exit_code == 1
-    assert "set KUBECONFIG or name a context with --context" in result.output
+    assert "set KUBECONFIG or choose a --context" in result.output
 
 
 def test_a_cluster_that_is_down_is_told_as_such(server: ApiServer, get: Callable[..., Result]) -> None:
