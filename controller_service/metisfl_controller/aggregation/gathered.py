@@ -55,8 +55,7 @@ class Gathered:
         for encoded in self._stepped():
             base = None if self.encoding.updates else self._base_of(encoded)
             source, planes = self._source(encoded, np.ones(len(self)))
-            read = [*planes, *([] if base is None else [base])]
-            for start, stop in tiles(encoded.segment.elements, read=read, tile=_tile(encoded, planes)):
+            for start, stop in tiles(encoded.segment.elements, read=[*planes, base], tile=_tile(encoded, planes)):
                 products.add_products(found, source, start, stop, base=base)
         return found
 
@@ -141,8 +140,7 @@ class Gathered:
         out = encoded.segment.of(model)
         base = self._base_of(encoded) if with_base else None
         bad = 0
-        read = [*planes, *([] if base is None else [base])]
-        for start, stop in tiles(out.size, read=read, written=[out], tile=_tile(encoded, planes)):
+        for start, stop in tiles(out.size, read=[*planes, base], written=[out], tile=_tile(encoded, planes)):
             bad += write(source, start, stop, out, base)
         require_finite(bad, out)
 

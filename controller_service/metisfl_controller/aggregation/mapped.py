@@ -128,23 +128,25 @@ def release(part: Array, *, written: bool) -> None:
 
 
 def tiles(
-    elements: int, *, read: Iterable[Array] = (), written: Iterable[Array] = (), tile: int | None = None
+    elements: int, *, read: Iterable[Array | None] = (), written: Iterable[Array] = (), tile: int | None = None
 ) -> Iterator[tuple[int, int]]:
     """Ranges of elements to pass over one after the other; what lies behind is released.
 
-    Arrays have that many elements, or as many in proportion: scales of blocks, and indices of TopK, which are spread
-    about evenly (letting go too early costs reading again, no more). Without a `tile`, a number of elements, everything
-    is one range unless an array is a file. Raises what `release` raises.
+    None among those read stands for nothing. Arrays have that many elements, or as many in proportion: scales of
+    blocks, and indices of TopK, which are spread about evenly (letting go too early costs reading again, no more).
+    Without a `tile`, a number of elements, everything is one range unless an array is a file. Raises what `release`
+    raises.
     """
-    read, written = [array for array in read if is_mapped(array)], [array for array in written if is_mapped(array)]
+    read_files = [array for array in read if array is not None and is_mapped(array)]
+    written_files = [array for array in written if is_mapped(array)]
     if tile is None:
-        tile = _TILE if read or written else elements
+        tile = _TILE if read_files or written_files else elements
     for start in range(0, elements, max(1, tile)):
         stop = min(elements, start + tile)
         yield start, stop
-        for array in written:
+        for array in written_files:
             release(_part(array, start, stop, elements), written=True)
-        for array in read:
+        for array in read_files:
             release(_part(array, start, stop, elements), written=False)
 
 

@@ -56,8 +56,7 @@ class SegmentSums:
         source, planes = _source(self.encoded, terms)
         added = base if share else None
         bad = 0
-        read = [self.values, *planes, *([] if added is None else [added])]
-        for start, stop in tiles(self.values.size, read=read, written=[out]):
+        for start, stop in tiles(self.values.size, read=[self.values, *planes, added], written=[out]):
             bad += finish(
                 self.values, source, start, stop, empty=self.empty, total=divisor, out=out, base=added, share=share
             )

@@ -90,8 +90,7 @@ def squared_norm(encoded: EncodedSegment, content: Buffer, base: NDArray[Any] | 
     """Σ (x − base)² over a segment of an upload, in float64; `base` has shape (elements,) and the segment's dtype."""
     planes, elements = kinds.planes(encoded, content), encoded.segment.elements
     runs = np.zeros(-(-elements // _RUN), np.float64)
-    read = [*planes, *([] if base is None else [base])]
-    for start, stop in tiles(elements, read=read):
+    for start, stop in tiles(elements, read=[*planes, base]):
         _SQUARE.run(start, stop, _BLOCK, (stop - start) * 3, *_arguments(encoded, planes, base, runs))
     return float(runs.sum())
 
