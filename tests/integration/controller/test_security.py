@@ -70,14 +70,20 @@ class Site:
 
 @pytest.fixture
 def secured(served: Callable[..., Any], tmp_path: Path) -> Callable[..., Any]:
-    """`async with secured(**spec) as site`: a controller with TLS, and a machine of group a."""
+    """`async with secured(**spec) as site`: a controller with TLS, and a machine of group a.
+
+    `age`: how long ago the certificates were issued.
+    """
     certificates = CertificateFolder(tmp_path / "tls")
 
     @asynccontextmanager
     async def run(
-        settings: dict[str, str] | None = None, lifetimes: Lifetimes = LIFETIMES, **spec: Any
+        settings: dict[str, str] | None = None,
+        lifetimes: Lifetimes = LIFETIMES,
+        age: timedelta = timedelta(0),
+        **spec: Any,
     ) -> AsyncIterator[Site]:
-        certificates.prepare(UID, ["a", "b"], datetime.now(UTC), lifetimes)
+        certificates.prepare(UID, ["a", "b"], datetime.now(UTC) - age, lifetimes)
         given = {"METISFL_TLS_DIR": str(certificates.controller), "METISFL_FEDERATION_UID": UID, **(settings or {})}
         spec.setdefault("security", {"tls": {"mode": "Auto"}})
         async with served(settings=given, **spec) as table:
@@ -200,8 +206,8 @@ async def test_a_certificate_is_renewed_once(secured: Callable[..., Any]) -> Non
 
 
 async def test_an_expired_bundle_is_refused_in_the_handshake(secured: Callable[..., Any]) -> None:
-    async with secured(lifetimes=Lifetimes(timedelta(days=1), timedelta(seconds=1))) as site:
-        await asyncio.sleep(max(0.0, (_end(site.bootstrap) - datetime.now(UTC)).total_seconds()))
+    lifetimes = Lifetimes(server=timedelta(days=1), bootstrap=timedelta(minutes=1))
+    async with secured(lifetimes=lifetimes, age=timedelta(minutes=2)) as site:
         async with refused(grpc.StatusCode.UNAVAILABLE, ""):
             await site.enrol(0)
 
