@@ -207,9 +207,8 @@ async def test_a_certificate_is_renewed_once(secured: Callable[..., Any]) -> Non
 
 async def test_an_expired_bundle_is_refused_in_the_handshake(secured: Callable[..., Any]) -> None:
     lifetimes = Lifetimes(server=timedelta(days=1), bootstrap=timedelta(minutes=1))
-    async with secured(lifetimes=lifetimes, age=timedelta(minutes=2)) as site:
-        async with refused(grpc.StatusCode.UNAVAILABLE, ""):
-            await site.enrol(0)
+    async with secured(lifetimes=lifetimes, age=timedelta(minutes=2)) as site, refused(grpc.StatusCode.UNAVAILABLE, ""):
+        await site.enrol(0)
 
 
 async def test_certificates_of_another_federation_are_refused_in_the_handshake(
