@@ -8,6 +8,7 @@ import sqlite3
 import time
 from collections.abc import Callable
 from contextlib import closing, suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,23 @@ from tests.integration.controller.test_security import (
     secured,  # noqa: F401 - a fixture
 )
 
-DAY = timedelta(days=1)
+DAY, HOUR = timedelta(days=1), timedelta(hours=1)
+
+
+@dataclass
+class ControllersClock:
+    """What the controller takes for the time. Handshakes go by the system's clock all the same."""
+
+    ahead: timedelta = timedelta(0)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> ControllersClock:
+    from metisfl_controller import service
+
+    shown, steady = ControllersClock(), service.steady_clock()
+    monkeypatch.setattr(service, "steady_clock", lambda: lambda: steady() + shown.ahead.total_seconds())
+    return shown
 
 
 def neighbour(root: Path) -> Authority:
@@ -78,24 +95,29 @@ async def test_another_authority_under_our_root_makes_neither_bundles_nor_learne
 
 async def test_a_connection_that_was_opened_in_time_enrols_nobody_later(
     secured: Callable[..., Any],  # noqa: F811
+    clock: ControllersClock,
 ) -> None:
-    async with secured(lifetimes=Lifetimes(DAY, timedelta(seconds=3))) as site:
+    async with secured(lifetimes=Lifetimes(DAY, HOUR)) as site:
         enroll = rpc.ENROLL.stub(site.channel(site.bootstrap))
         async with refused(grpc.StatusCode.INVALID_ARGUMENT, "not a certificate request"):
             await enroll(pb.EnrollRequest(), timeout=SECONDS)
-        await _ended(site.bootstrap)
+        clock.ahead = HOUR
         async with refused(DENIED, "the bootstrap certificate expired"):
             await enroll(pb.EnrollRequest(certificate_request=make_request(new_key())), timeout=SECONDS)
 
 
-async def test_a_task_stream_ends_with_the_certificate(secured: Callable[..., Any]) -> None:  # noqa: F811
+async def test_a_task_stream_ends_with_the_certificate(
+    secured: Callable[..., Any],  # noqa: F811
+    clock: ControllersClock,
+) -> None:
     groups = [{"name": "a", "replicas": 1}]
-    async with secured(settings={"METISFL_CERTIFICATE_SECONDS": "3"}, learnerGroups=groups) as site:
+    settings = {"METISFL_CERTIFICATE_SECONDS": "3600", "METISFL_LEASE_SECONDS": "7200"}
+    async with secured(settings=settings, learnerGroups=groups) as site:
         own = await site.enrol(0)
         player = site.player("a-0", own)
         await player.enter()
         await player.task("INITIALISE")
-        await _ended(own)
+        clock.ahead = HOUR
         await player.tell(pb.LearnerMessage(heartbeat=pb.Heartbeat()))
         async with refused(UNAUTHENTICATED, "has expired: enrol again"):
             await player.receive()
@@ -147,7 +169,3 @@ async def test_a_clock_that_is_behind_is_told_of(served: Callable[..., Any], tmp
         async with ControllerClient(table.grpc, passport) as client:
             with pytest.raises(FatalError, match="check this machine's clock"):
                 await client.certify()
-
-
-async def _ended(held: KeyPair) -> None:
-    await asyncio.sleep(max(0.0, (held.certificates[0].not_valid_after_utc - datetime.now(UTC)).total_seconds()))
