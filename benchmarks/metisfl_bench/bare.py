@@ -78,7 +78,7 @@ class BareServer:
         calls = {
             rpc.JOIN.name: grpc.unary_unary_rpc_method_handler(self._join),
             rpc.TASKS.name: grpc.stream_stream_rpc_method_handler(self._tasks),
-            rpc.DOWNLOAD.name: grpc.unary_stream_rpc_method_handler(self._model),
+            rpc.DOWNLOAD.name: grpc.stream_stream_rpc_method_handler(self._model),
             rpc.UPLOAD.name: grpc.stream_stream_rpc_method_handler(self._upload),
         }
         return grpc.method_handlers_generic_handler(rpc.SERVICE, calls)
@@ -100,20 +100,21 @@ class BareServer:
             self.over.set()
         yield task
 
-    async def _model(self, request: bytes, context: Any) -> AsyncIterator[bytes]:
-        for message in self._down:
-            yield message
+    async def _model(self, requests: AsyncIterator[bytes], context: Any) -> None:
+        async for _ in requests:
+            for message in self._down:
+                await context.write(message)
 
-    async def _upload(self, messages: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
-        await anext(messages)
-        yield self._grant
-        for _ in range(self._upload_chunks + 1):
-            await anext(messages)
-        # Before the receipt: whoever has it may hang up, and that ends this call wherever it stands.
-        self._uploads += 1
-        if self._uploads == self._bare.learners:
-            self._begin()
-        yield self._receipt
+    async def _upload(self, messages: AsyncIterator[bytes], context: Any) -> None:
+        async for _ in messages:
+            await context.write(self._grant)
+            for _ in range(self._upload_chunks + 1):
+                await anext(messages)
+            # Before the receipt: whoever has it may hang up, and that ends this call wherever it stands.
+            self._uploads += 1
+            if self._uploads == self._bare.learners:
+                self._begin()
+            await context.write(self._receipt)
 
     def _begin(self) -> None:
         """Send out the next round's tasks, or the end."""

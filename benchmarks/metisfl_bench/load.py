@@ -12,6 +12,7 @@ import json
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -28,6 +29,9 @@ from metisfl_bench.layouts import LAYOUTS
 from metisfl_bench.payload import Payload, update, whole_model
 
 GROUP = "load"
+
+FINISH = pb.DownloadResponse(finish=model_pb2.Finish(section_checksums=[1])).SerializeToString()[:1]
+"""What the last message of a download begins with."""
 
 JOINING = 32
 """Learners of one process that connect at a time: thousands at once would overrun the listening socket's queue."""
@@ -66,8 +70,11 @@ class LoadLearner:
         self._join = rpc.JOIN.stub(channel)
         self._tasks = rpc.TASKS.stub(channel)
         # Undecoded: what arrives is counted, and nothing more.
-        self._download = channel.unary_stream(rpc.DOWNLOAD.path, request_serializer=rpc.DOWNLOAD.encode_request)
-        self._upload = rpc.UPLOAD.stub(channel)
+        # Undecoded: what arrives is counted, and nothing more.
+        self._open_downloads = channel.stream_stream(rpc.DOWNLOAD.path, request_serializer=rpc.DOWNLOAD.encode_request)
+        self._open_uploads = rpc.UPLOAD.stub(channel)
+        self._downloads: Any = None
+        self._uploads: Any = None
         self._ordinal = ordinal
         self._layout = layout
         self._payloads = payloads
@@ -110,11 +117,13 @@ class LoadLearner:
                 await tasks.write(self._evaluation(task))
 
     async def _receive(self, task: pb.Task) -> None:
-        received = 0
+        received, call = 0, _kept(self._downloads) or self._open_downloads()
+        self._downloads = call
         request = pb.DownloadRequest(
             lease_id=self._lease, model_version=task.model_version, codec=self._payloads.download_codec
         )
-        async for message in self._download(request):
+        await call.write(request)
+        while (message := await call.read()) is not grpc.aio.EOF and not message.startswith(FINISH):
             received += len(message)
         if received < self._payloads.download_bytes:
             raise RuntimeError(
@@ -130,14 +139,14 @@ class LoadLearner:
             sections=[payload.section],
             report=report,
         )
-        call = self._upload()
+        call = _kept(self._uploads) or self._open_uploads()
+        self._uploads = call
         await call.write(pb.UploadRequest(header=header))
         reply = await call.read()
         if not reply.HasField("grant"):
             raise RuntimeError(f"no grant came: {reply}")
         for message in payload.messages():
             await call.write(message)
-        await call.done_writing()
         reply = await call.read()
         if reply.receipt.outcome != pb.OUTCOME_ACCEPTED:
             raise RuntimeError(f"the upload was not accepted: {reply}")
@@ -148,6 +157,11 @@ class LoadLearner:
             task_id=task.task_id, model_version=task.model_version, examples=10, metrics=[metric]
         )
         return pb.LearnerMessage(evaluation=evaluation)
+
+
+def _kept(call: Any) -> Any:
+    """A stream that can be used again."""
+    return None if call is None or call.done() else call
 
 
 class Payloads:

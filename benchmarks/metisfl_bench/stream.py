@@ -29,7 +29,8 @@ _DOWN, _UP = "/bench.Stream/Down", "/bench.Stream/Up"
 
 @dataclass(frozen=True)
 class Streams:
-    """As many streams as a round has learners, each with as many bytes as its model, first down and then up."""
+    """As many streams as a round has learners, each with as many bytes as its model, first down and then up. They stay
+    open from one cycle to the next, as a learner's do."""
 
     count: int
     nbytes: int
@@ -60,19 +61,21 @@ def bytes_per_second(streams: Streams, measured: list[float]) -> float:
 
 
 async def _serve() -> None:
-    async def down(request: bytes, context: Any) -> AsyncIterator[bytes]:
-        for message in _messages(int(request)):
-            yield message
+    async def down(requests: AsyncIterator[bytes], context: Any) -> None:
+        async for request in requests:
+            for message in _messages(int(request)):
+                await context.write(message)
 
-    async def up(messages: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
-        received = 0
-        async for message in messages:
-            received += len(message)
-        yield str(received).encode()
+    async def up(messages: AsyncIterator[bytes], context: Any) -> None:
+        async for request in messages:
+            missing = int(request)
+            while missing:
+                missing -= len(await anext(messages))
+            await context.write(b"all")
 
     server = grpc.aio.server(options=rpc.SERVER_OPTIONS)
     handlers = {
-        "Down": grpc.unary_stream_rpc_method_handler(down),
+        "Down": grpc.stream_stream_rpc_method_handler(down),
         "Up": grpc.stream_stream_rpc_method_handler(up),
     }
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("bench.Stream", handlers),))
@@ -86,27 +89,29 @@ async def _drive(port: str, streams: Streams) -> list[float]:
     options = [*rpc.CHANNEL_OPTIONS, ("grpc.use_local_subchannel_pool", int(not streams.shared_connection))]
     channels = [grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=options) for _ in range(streams.count)]
 
-    async def down(channel: grpc.aio.Channel) -> None:
-        received = 0
-        async for message in channel.unary_stream(_DOWN)(str(streams.nbytes).encode()):
-            received += len(message)
-        assert received == streams.nbytes, received
+    downs = [channel.stream_stream(_DOWN)() for channel in channels]
+    ups = [channel.stream_stream(_UP)() for channel in channels]
+    size = str(streams.nbytes).encode()
 
-    async def up(channel: grpc.aio.Channel) -> None:
-        call = channel.stream_stream(_UP)()
+    async def down(call: Any) -> None:
+        await call.write(size)
+        missing = streams.nbytes
+        while missing:
+            missing -= len(await call.read())
+
+    async def up(call: Any) -> None:
+        await call.write(size)
         for message in _messages(streams.nbytes):
             await call.write(message)
-        await call.done_writing()
-        received = int(await call.read())
-        assert received == streams.nbytes, received
+        await call.read()
 
     gc.collect()
     gc.freeze()
     seconds = []
     for _ in range(streams.cycles):
         started = time.perf_counter()
-        await asyncio.gather(*(down(channel) for channel in channels))
-        await asyncio.gather(*(up(channel) for channel in channels))
+        await asyncio.gather(*map(down, downs))
+        await asyncio.gather(*map(up, ups))
         seconds.append(time.perf_counter() - started)
     for channel in channels:
         await channel.close()

@@ -69,8 +69,8 @@ class ControllerClient:
         self._enroll = rpc.ENROLL.stub(self._channel)
         self._join = rpc.JOIN.stub(self._channel)
         self._tasks = rpc.TASKS.stub(self._channel)
-        self._download = rpc.DOWNLOAD.stub(self._channel)
-        self._upload = rpc.UPLOAD.stub(self._channel)
+        self._downloads = transfers.KeptStream(rpc.DOWNLOAD.stub(self._channel))
+        self._uploads = transfers.KeptStream(rpc.UPLOAD.stub(self._channel))
         self._leave = rpc.LEAVE.stub(self._channel)
 
     async def __aenter__(self) -> Self:
@@ -156,18 +156,12 @@ class ControllerClient:
 
     async def download(self, lease_id: str, into: transfers.Download) -> None:
         """Go on with a download. Also raises TransferError."""
-        request = pb.DownloadRequest(
-            lease_id=lease_id,
-            model_version=into.version,
-            codec=into.sections.model.codec.number,
-            offsets=into.arriving.offsets,
-        )
-        await transfers.receive(self._download(request), into)
+        await self._downloads.transfer(lambda call: transfers.receive(call, lease_id, into))
 
     async def upload(self, lease_id: str, result: Result, packer: Zstd | None) -> pb.Receipt:
         """Upload a result from where the controller wants it. Also raises TransferError."""
         first = transfers.header(lease_id, result)
-        return await transfers.send(self._upload(), first, result.content, packer)
+        return await self._uploads.transfer(lambda call: transfers.send(call, first, result.content, packer))
 
     async def leave(self, lease_id: str, error: str = "") -> None:
         await self._leave(pb.LeaveRequest(lease_id=lease_id, error=error), timeout=LEAVE_SECONDS)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -42,6 +42,38 @@ class TransferError(Exception):
     """A transfer that broke off or delivered something wrong; worth another attempt."""
 
 
+class StreamEndedError(TransferError):
+    """The controller ended the stream in an orderly way where something should have come."""
+
+
+class KeptStream:
+    """A stream of models that stays open for the next one. Transfers that overlap have streams of their own."""
+
+    def __init__(self, open_stream: Callable[[], Any]) -> None:
+        self._open = open_stream
+        self._idle: Any = None
+
+    async def transfer(self, one: Callable[[Any], Awaitable[T]]) -> T:
+        """Run a transfer on the stream, which ends with whatever it raises."""
+        call, self._idle = self._idle, None
+        if call is not None and not call.done():
+            # The controller may end a stream that has been idle for long, in the very moment in which it is used again.
+            with suppress(StreamEndedError):
+                return await self._on(call, one)
+        return await self._on(self._open(), one)
+
+    async def _on(self, call: Any, one: Callable[[Any], Awaitable[T]]) -> T:
+        try:
+            result = await one(call)
+        except BaseException:
+            call.cancel()
+            raise
+        before, self._idle = self._idle, call
+        if before is not None:
+            before.cancel()
+        return result
+
+
 class Download:
     """An encoded version on its way in. `arriving` knows how far each section is; a later attempt goes on there."""
 
@@ -59,6 +91,15 @@ class Download:
         """What has arrived, decoded."""
         parts = {name: encoding.decode(part) for name, encoding, part in self.sections.of_place(self.place)}
         return Received(parts[MODEL_SECTION], parts.get(CONTROL_SECTION))
+
+    def request(self, lease_id: str) -> pb.DownloadRequest:
+        """For what has not arrived yet."""
+        return pb.DownloadRequest(
+            lease_id=lease_id,
+            model_version=self.version,
+            codec=self.sections.model.codec.number,
+            offsets=self.arriving.offsets,
+        )
 
     def header(self, message: pb.DownloadHeader) -> None:
         """Raises TransferError unless what follows is this version, FatalError when it cannot be this learner's."""
@@ -88,10 +129,12 @@ class Download:
         self.place.data[start : start + len(chunk.data)] = chunk.data
 
 
-async def receive(call: Any, into: Download) -> None:
-    """Take one Download stream into `into`. Raises AioRpcError or TransferError; `into` keeps what has arrived."""
+async def receive(call: Any, lease_id: str, into: Download) -> None:
+    """Ask for the rest of `into` on a Download stream, and take it in. Raises AioRpcError or TransferError; what has
+    arrived stays."""
     try:
         messages: AsyncIterator[pb.DownloadResponse | Chunk | FrameError] = aiter(call)
+        await _write(call, into.request(lease_id))
         first = await _next(messages, STALL_SECONDS)
         if not isinstance(first, pb.DownloadResponse) or first.WhichOneof("part") != "header":
             raise TransferError(f"a download must begin with its header: {_name(first)} came")
@@ -104,11 +147,8 @@ async def receive(call: Any, into: Download) -> None:
         if not isinstance(message, pb.DownloadResponse) or message.WhichOneof("part") != "finish":
             raise TransferError(f"the download was broken off by {_name(message)}")
         into.arriving.finish(message.finish)
-        await _ended(messages)
     except FrameError as error:
         raise TransferError(f"the download of version {into.version} broke off: {error}") from error
-    finally:
-        call.cancel()
 
 
 def header(lease_id: str, result: Result) -> pb.UploadRequest:
@@ -126,7 +166,8 @@ def header(lease_id: str, result: Result) -> pb.UploadRequest:
 
 
 async def send(call: Any, first: pb.UploadRequest, content: Content, packer: Zstd | None = None) -> pb.Receipt:
-    """Send a result on one Upload stream and wait for the receipt. Raises AioRpcError or TransferError."""
+    """Send a result on an Upload stream and wait for the receipt. A receipt that comes early is the last word on the
+    stream. Raises AioRpcError or TransferError."""
     replies: AsyncIterator[pb.UploadResponse] = aiter(call)
     receipt: asyncio.Task[pb.UploadResponse] | None = None
     try:
@@ -138,26 +179,27 @@ async def send(call: Any, first: pb.UploadRequest, content: Content, packer: Zst
         offsets = _granted(reply, content)
         # Read while sending: the verdict may come early, and gRPC loses what is unread when a stream ends.
         receipt = asyncio.create_task(_next(replies, None))
-        await _send_rest(call, content, packer, offsets, receipt)
+        whole = await _send_rest(call, content, packer, offsets, receipt)
         reply = await _within(RECEIPT_SECONDS, receipt, "no receipt came")
         if reply.WhichOneof("reply") != "receipt":
             raise TransferError("a second grant came instead of the receipt")
-        await _ended(replies)
+        if not whole:
+            await _ended(replies)
         return reply.receipt
     finally:
         if receipt is not None:
             receipt.cancel()
             await asyncio.gather(receipt, return_exceptions=True)
-        call.cancel()
 
 
 async def _send_rest(
     call: Any, content: Content, packer: Zstd | None, offsets: list[int], receipt: asyncio.Task[pb.UploadResponse]
-) -> None:
+) -> bool:
+    """False when the verdict came first."""
     for section, (buffer, offset) in enumerate(zip(content.buffers, offsets, strict=True)):
         for start in range(offset, buffer.size, CHUNK_BYTES):
             if receipt.done():
-                return
+                return False
             block = buffer.data[start : start + CHUNK_BYTES]
             if packer is None:
                 chunk = frames.encode_chunk(section, start, block)
@@ -166,10 +208,10 @@ async def _send_rest(
                 chunk = await asyncio.to_thread(frames.encode_chunk, section, start, block, packer)
             await _write(call, chunk)
     await _write(call, pb.UploadRequest(finish=model_pb2.Finish(section_checksums=content.checksums)))
-    await call.done_writing()
+    return True
 
 
-async def _write(call: Any, message: pb.UploadRequest | bytes) -> None:
+async def _write(call: Any, message: pb.UploadRequest | pb.DownloadRequest | bytes) -> None:
     # InvalidStateError: the controller has ended the stream; what is read next says why.
     with suppress(asyncio.InvalidStateError):
         await _within(STALL_SECONDS, call.write(message), "the controller takes no data")
@@ -193,7 +235,7 @@ async def _next(messages: AsyncIterator[T], seconds: float | None) -> T:
         async with asyncio.timeout(seconds):
             return await anext(messages)
     except StopAsyncIteration:
-        raise TransferError("the controller ended the stream early") from None
+        raise StreamEndedError("the controller ended the stream early") from None
     except TimeoutError:
         raise TransferError(f"nothing came for {seconds:.0f} s") from None
 

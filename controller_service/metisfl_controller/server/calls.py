@@ -1,4 +1,4 @@
-"""What all calls begin with: a first message in time, a lease that holds, and a status for what is neither."""
+"""What all calls begin with: a message in time, a lease that holds, and a status for what is neither."""
 
 from __future__ import annotations
 
@@ -16,6 +16,10 @@ from metisfl_controller.state.registry import Learner, UnknownLeaseError
 STALLED_SECONDS = 60.0
 """A stream that is expected to say something and is silent for this long is broken off."""
 
+IDLE_SECONDS = 240.0
+"""A stream of models stays open between two of them, since opening one takes longer than a small model does. Not for
+longer than this, as many proxies break off what has been silent for five minutes."""
+
 M = TypeVar("M")
 
 Context: TypeAlias = grpc.aio.ServicerContext
@@ -27,6 +31,17 @@ async def first_message(messages: AsyncIterator[M], context: Context) -> M:
             return await anext(messages)
     except (StopAsyncIteration, TimeoutError):
         await abort(context, grpc.StatusCode.INVALID_ARGUMENT, "the stream ended or stalled before its first message")
+    except DecodeError as error:
+        await abort(context, grpc.StatusCode.INVALID_ARGUMENT, str(error))
+
+
+async def next_message(messages: AsyncIterator[M], context: Context) -> M | None:
+    """What the next transfer on a stream begins with; None when there is none, or none for now."""
+    try:
+        async with asyncio.timeout(IDLE_SECONDS):
+            return await anext(messages)
+    except (StopAsyncIteration, TimeoutError):
+        return None
     except DecodeError as error:
         await abort(context, grpc.StatusCode.INVALID_ARGUMENT, str(error))
 

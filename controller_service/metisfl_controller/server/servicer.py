@@ -19,7 +19,7 @@ from metisfl_controller.conductor.attendance import StreamRefusedError, TaskStre
 from metisfl_controller.conductor.conductor import Conductor
 from metisfl_controller.security.audit import Action, Audit
 from metisfl_controller.security.gate import Gate, NotAdmittedError
-from metisfl_controller.server.calls import Context, abort, admitted, first_message, holder
+from metisfl_controller.server.calls import Context, abort, admitted, first_message, holder, next_message
 from metisfl_controller.server.downloads import RetiredError
 from metisfl_controller.server.uploads import UploadError, check_evaluation
 from metisfl_controller.state.records import StateError
@@ -156,9 +156,13 @@ class Servicer:
 
     # ---- Download
 
-    async def download(
-        self, request: pb.DownloadRequest, context: Context
-    ) -> AsyncIterator[pb.DownloadResponse | bytes]:
+    async def download(self, requests: AsyncIterator[pb.DownloadRequest], context: Context) -> None:
+        request: pb.DownloadRequest | None = await first_message(requests, context)
+        while request is not None:
+            await self._send(request, context)
+            request = await next_message(requests, context)
+
+    async def _send(self, request: pb.DownloadRequest, context: Context) -> None:
         learner = await holder(self._conductor, self._gate, request.lease_id, context)
         try:
             model = await self._conductor.served.of(request.model_version)
@@ -186,6 +190,6 @@ class Servicer:
                 if learner.lease != request.lease_id:
                     # It may have been revoked meanwhile.
                     await abort(context, grpc.StatusCode.UNAUTHENTICATED, "the lease has ended: join again")
-                yield message
+                await context.write(message)
         except RetiredError as error:
             await abort(context, grpc.StatusCode.UNAVAILABLE, str(error))

@@ -1,4 +1,4 @@
-"""The Upload call: a header that is checked, a wait for room, a grant, chunks, and a receipt.
+"""The Upload call. Each upload is a header that is checked, a wait for room, a grant, chunks, and a receipt.
 
 Until the grant nothing is read from the stream, and while chunks go to disk neither: whoever comes when there is no
 room is slowed down, and never refused.
@@ -7,7 +7,7 @@ room is slowed down, and never refused.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -19,14 +19,16 @@ from metisfl.wire.limits import MAX_ERROR_CHARACTERS
 from metisfl_controller.conductor.conductor import Conductor
 from metisfl_controller.rounds.tasks import TaskId
 from metisfl_controller.security.gate import Gate
-from metisfl_controller.server.calls import STALLED_SECONDS, Context, abort, first_message, holder
+from metisfl_controller.server.calls import STALLED_SECONDS, Context, abort, first_message, holder, next_message
 from metisfl_controller.server.uploads import Upload, UploadError
 from metisfl_controller.state.registry import Learner, UnknownLeaseError
 
 LOOK_SECONDS = 1.0
 """How often an upload that waits for room is looked at: does it still count?"""
 
-Messages: TypeAlias = AsyncIterator[pb.UploadRequest | Chunk | FrameError]
+Message: TypeAlias = pb.UploadRequest | Chunk | FrameError
+Messages: TypeAlias = AsyncIterator[Message]
+Begin: TypeAlias = Callable[[Messages, Context], Awaitable[Message | None]]
 
 
 class NoUseError(Exception):
@@ -48,36 +50,46 @@ class UploadCall:
         self._conductor = conductor
         self._gate = gate
 
-    async def serve(self, messages: Messages, context: Context) -> AsyncIterator[pb.UploadResponse]:
-        first = await first_message(messages, context)
+    async def serve(self, messages: Messages, context: Context) -> None:
+        begin: Begin = first_message
+        while await self._one(begin, messages, context):
+            begin = next_message
+
+    async def _one(self, begin: Begin, messages: Messages, context: Context) -> bool:
+        """Take one upload in; whether another may follow on this stream."""
+        first = await begin(messages, context)
+        if first is None:
+            return False
         if not isinstance(first, pb.UploadRequest) or first.WhichOneof("part") != "header":
-            await abort(context, grpc.StatusCode.INVALID_ARGUMENT, "the first message of Upload must be a header")
+            await abort(context, grpc.StatusCode.INVALID_ARGUMENT, "an upload must begin with its header")
         conductor, header = self._conductor, first.header
         stream = Stream(await holder(conductor, self._gate, header.lease_id, context), header.lease_id)
         task = await _task_of(header, stream.learner, context)
         if conductor.verdicts.was_accepted(task) or conductor.progress.counted.get(task.learner) == str(task):
-            yield self._receipt(pb.OUTCOME_DUPLICATE, "this task was accepted before")
-            return
+            await context.write(self._receipt(pb.OUTCOME_DUPLICATE, "this task was accepted before"))
+            return False
         if conductor.machine.will_expect(task):
             await abort(context, grpc.StatusCode.UNAVAILABLE, "the round has not begun yet; try again")
         if not conductor.machine.expects(task):
-            yield self._receipt(pb.OUTCOME_LATE, conductor.machine.why_late(task))
-            return
+            await context.write(self._receipt(pb.OUTCOME_LATE, conductor.machine.why_late(task)))
+            return False
         try:
             upload = conductor.uploads.begin(task, header, conductor.progress.uploads, stream)
         except UploadError as error:
             conductor.verdicts.rejected(task, str(error))
-            yield self._receipt(pb.OUTCOME_REJECTED, str(error))
-            return
+            await context.write(self._receipt(pb.OUTCOME_REJECTED, str(error)))
+            return False
+        whole = False
         try:
             if upload.verdict is None:
                 await self._wait_for_room(upload, stream)
-                yield pb.UploadResponse(grant=pb.Grant(offsets=upload.arriving.offsets))
+                await context.write(pb.UploadResponse(grant=pb.Grant(offsets=upload.arriving.offsets)))
                 await self._receive(upload, stream, messages)
+                whole = True
             outcome, message = await conductor.verdicts.verified(upload)
-            yield self._receipt(outcome, message)
+            await context.write(self._receipt(outcome, message))
         except NoUseError as error:
-            yield self._receipt(pb.OUTCOME_LATE, str(error))
+            await context.write(self._receipt(pb.OUTCOME_LATE, str(error)))
         except UnknownLeaseError as error:
             await abort(context, grpc.StatusCode.UNAUTHENTICATED, str(error.args[0]))
         except UploadError as error:
@@ -88,6 +100,7 @@ class UploadCall:
             await abort(context, grpc.StatusCode.RESOURCE_EXHAUSTED, f"no room to stage the upload: {error}")
         finally:
             self._let_go(upload, stream)
+        return whole
 
     async def _wait_for_room(self, upload: Upload, stream: Stream) -> None:
         """Return when bytes may come. Raises NoUseError, UnknownLeaseError, and OSError when there will be no room."""
@@ -104,11 +117,11 @@ class UploadCall:
     async def _receive(self, upload: Upload, stream: Stream, messages: Messages) -> None:
         """Take in chunks up to the finish. Raises TimeoutError when nothing comes, UploadError for what does not belong
         there, and what `_check` and the disk raise."""
-        conductor, loop = self._conductor, asyncio.get_running_loop()
+        conductor = self._conductor
         async with asyncio.timeout(STALLED_SECONDS) as stall:
             async for message in messages:
                 self._check(upload, stream)
-                stall.reschedule(loop.time() + STALLED_SECONDS)
+                _put_off(stall)
                 stream.learner.last_seen = conductor.clock()
                 try:
                     if isinstance(message, PackedChunk):
@@ -164,6 +177,13 @@ class UploadCall:
     def _receipt(self, outcome: pb.Outcome.ValueType, message: str) -> pb.UploadResponse:
         self._conductor.metrics.upload(pb.Outcome.Name(outcome).removeprefix("OUTCOME_").lower())
         return pb.UploadResponse(receipt=pb.Receipt(outcome=outcome, message=message[:MAX_ERROR_CHARACTERS]))
+
+
+def _put_off(stall: asyncio.Timeout) -> None:
+    """Something came. Setting a timer anew costs as much as a chunk's bookkeeping, so that once a second has to do."""
+    now, when = asyncio.get_running_loop().time(), stall.when()
+    if when is not None and when < now + STALLED_SECONDS - 1.0:
+        stall.reschedule(now + STALLED_SECONDS)
 
 
 async def _task_of(header: pb.UploadHeader, learner: Learner, context: Context) -> TaskId:

@@ -93,7 +93,7 @@ JOIN = Method("Join", False, False, _plain, pb.JoinRequest.FromString, _plain, p
 TASKS = Method("Tasks", True, True, _plain, pb.LearnerMessage.FromString, _plain, pb.Task.FromString)
 DOWNLOAD = Method(
     "Download",
-    False,
+    True,
     True,
     _plain,
     pb.DownloadRequest.FromString,

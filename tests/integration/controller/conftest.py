@@ -276,7 +276,10 @@ class Player:
         )
         place, positions = aligned_zeros(sections.nbytes), [offset, *[0] * (len(sections.names) - 1)]
         parts = [part for _, _, part in sections.of_place(place)]
-        async for part in rpc.DOWNLOAD.stub(self.channel)(request, timeout=WAIT_SECONDS):
+        call = rpc.DOWNLOAD.stub(self.channel)(timeout=WAIT_SECONDS)
+        await call.write(request)
+        await call.done_writing()
+        async for part in call:
             if isinstance(part, frames.PackedChunk):
                 part = part.unpacked()
             if isinstance(part, frames.ChunkFrame):

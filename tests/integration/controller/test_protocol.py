@@ -315,6 +315,78 @@ async def test_an_upload_that_arrived_whole_counts_although_its_stream_broke(tra
         assert (await table.get("/v1/rounds")).json()[0]["contributors"] == ["a-0"]
 
 
+async def send_whole(call: Any, player: Any, task: pb.Task) -> pb.Receipt:
+    """One upload on a stream that may have carried others."""
+    content = player.content(task, player.arrays)
+    await call.send(player.header(task))
+    assert (await call.reply()).grant.offsets == [0]
+    await call.content(content)
+    await call.finish(frames.section_checksum(content.data))
+    return (await call.reply()).receipt
+
+
+async def test_a_stream_carries_one_model_after_the_other(training: Any) -> None:
+    async with training(termination={"maxRounds": 4}) as (_, (player,), (task,)):
+        uploads, downloads = player.upload_call(), rpc.DOWNLOAD.stub(player.channel)()
+        for version in range(3):
+            request = pb.DownloadRequest(lease_id=player.lease, model_version=version, codec=model_pb2.CODEC_FLOAT32)
+            await downloads.write(request)
+            parts = [await asyncio.wait_for(downloads.read(), 20) for _ in range(3)]
+            assert [type(part).__name__ for part in parts] == ["DownloadResponse", "ChunkFrame", "DownloadResponse"]
+            assert parts[0].header.model_version == version
+            assert (await send_whole(uploads, player, task)).outcome == pb.OUTCOME_ACCEPTED
+            task = await player.task("TRAIN")
+        await downloads.done_writing()
+        assert await asyncio.wait_for(downloads.read(), 20) is grpc.aio.EOF
+        assert await downloads.code() is grpc.StatusCode.OK
+
+
+async def test_a_stream_is_asked_for_its_lease_again_with_every_model(training: Any) -> None:
+    async with training() as (table, (player,), (task,)):
+        uploads, downloads = player.upload_call(), rpc.DOWNLOAD.stub(player.channel)()
+        request = pb.DownloadRequest(lease_id=player.lease, model_version=0, codec=model_pb2.CODEC_FLOAT32)
+        await downloads.write(request)
+        for _ in range(3):
+            await asyncio.wait_for(downloads.read(), 20)
+        assert (await send_whole(uploads, player, task)).outcome == pb.OUTCOME_ACCEPTED
+        await table.player("a-0").join()
+        await downloads.write(request)
+        with pytest.raises(grpc.aio.AioRpcError) as error:
+            await asyncio.wait_for(downloads.read(), 20)
+        assert error.value.code() is grpc.StatusCode.UNAUTHENTICATED
+        await uploads.send(player.header(task))
+        with pytest.raises(grpc.aio.AioRpcError) as error:
+            await uploads.reply()
+        assert error.value.code() is grpc.StatusCode.UNAUTHENTICATED
+
+
+async def test_a_receipt_before_the_finish_ends_the_stream(training: Any) -> None:
+    async with training() as (_, (player,), (task,)):
+        await player.delivers(task)
+        again = player.upload_call()
+        await again.send(player.header(task))
+        assert (await again.reply()).receipt.outcome == pb.OUTCOME_DUPLICATE
+        assert await again.code() is grpc.StatusCode.OK
+
+
+async def test_what_is_no_header_after_a_receipt_ends_the_stream(training: Any) -> None:
+    async with training() as (_, (player,), (task,)):
+        call = player.upload_call()
+        assert (await send_whole(call, player, task)).outcome == pb.OUTCOME_ACCEPTED
+        await call.content(player.content(task, player.arrays))
+        assert await call.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_streams_that_are_idle_for_long_are_ended(training: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from metisfl_controller.server import calls
+
+    async with training() as (_, (player,), (task,)):
+        monkeypatch.setattr(calls, "IDLE_SECONDS", 0.2)
+        call = player.upload_call()
+        assert (await send_whole(call, player, task)).outcome == pb.OUTCOME_ACCEPTED
+        assert await call.code() is grpc.StatusCode.OK
+
+
 async def test_many_streams_of_one_upload_count_once(training: Any) -> None:
     """A learner in panic: whatever the streams do to each other, one contribution comes out, and it is whole."""
     async with training("a-0", "a-1", arrays=LARGE) as (table, (player, other), (task, others)):
@@ -439,9 +511,9 @@ async def test_uploads_that_are_none_of_the_senders_business(training: Any) -> N
             (player.header(task, task_id="no task"), "INVALID_ARGUMENT", "not a task id: 'no task'"),
             (player.header(task, task_id="x" * 100_000), "INVALID_ARGUMENT", "not a task id"),
             (player.header(task, base_version=5), "INVALID_ARGUMENT", "base_version is not the task's"),
-            (first_message, "INVALID_ARGUMENT", "must be a header"),
-            (frames.encode_chunk(0, 0, memoryview(b"x")), "INVALID_ARGUMENT", "must be a header"),
-            (b"\xff\xff", "INVALID_ARGUMENT", "must be a header"),
+            (first_message, "INVALID_ARGUMENT", "must begin with its header"),
+            (frames.encode_chunk(0, 0, memoryview(b"x")), "INVALID_ARGUMENT", "must begin with its header"),
+            (b"\xff\xff", "INVALID_ARGUMENT", "must begin with its header"),
         ):
             call = player.upload_call()
             await call.send(message)

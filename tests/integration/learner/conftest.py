@@ -66,6 +66,8 @@ class FakeController:
     break_uploads_after: list[int] = field(default_factory=list)
     upload_errors: list[tuple[grpc.StatusCode, str]] = field(default_factory=list)
     receipts: list[pb.Receipt] = field(default_factory=list)
+    transfers_per_stream: int = 1_000
+    """Then it is ended."""
     receipts_kept_back: int = 0
     """So many uploads hear nothing any more once they have arrived."""
 
@@ -79,6 +81,8 @@ class FakeController:
         self.download_offsets: list[int] = []
         self.holding = asyncio.Event()
         """A download is held."""
+        self.download_streams = self.upload_streams = 0
+        """So many have been opened."""
         self.uploads: list[Received] = []
         self.receipted: asyncio.Queue[Received] = asyncio.Queue()
         self.leaves: asyncio.Queue[pb.LeaveRequest] = asyncio.Queue()
@@ -187,7 +191,14 @@ class FakeController:
             else:
                 self.messages.put_nowait(message)
 
-    async def _download(self, request: pb.DownloadRequest, context: Any) -> AsyncIterator[Any]:
+    async def _download(self, requests: AsyncIterator[pb.DownloadRequest], context: Any) -> None:
+        self.download_streams += 1
+        for _ in range(self.transfers_per_stream):
+            if (request := await anext(requests, None)) is None:
+                return
+            await self._send(request, context)
+
+    async def _send(self, request: pb.DownloadRequest, context: Any) -> None:
         self.download_offsets.append(request.offsets[0])
         if request.model_version not in self.models:
             await context.abort(grpc.StatusCode.NOT_FOUND, f"version {request.model_version} is gone")
@@ -197,7 +208,8 @@ class FakeController:
         model = sections.model.encode(self.models[request.model_version])
         contents = [each.data for each in (model, self.control) if each is not None]
         announced = sections.announce()
-        yield pb.DownloadResponse(header=pb.DownloadHeader(model_version=request.model_version, sections=announced))
+        header = pb.DownloadHeader(model_version=request.model_version, sections=announced)
+        await context.write(pb.DownloadResponse(header=header))
         if self.downloads_held > 0:
             self.downloads_held -= 1
             self.holding.set()
@@ -210,26 +222,31 @@ class FakeController:
         ):
             if limit is not None and sent >= limit:
                 await context.abort(grpc.StatusCode.UNAVAILABLE, "the line broke")
-            yield chunk
+            await context.write(chunk)
             sent += len(chunk)
         wrong = 1 if self.corrupt_downloads > 0 else 0
         self.corrupt_downloads -= wrong
         checksums = [frames.section_checksum(content) ^ wrong for content in contents]
-        yield pb.DownloadResponse(finish=model_pb2.Finish(section_checksums=checksums))
+        await context.write(pb.DownloadResponse(finish=model_pb2.Finish(section_checksums=checksums)))
 
-    async def _upload(self, requests: AsyncIterator[Any], context: Any) -> AsyncIterator[pb.UploadResponse]:
-        stream = aiter(requests)
-        header = (await anext(stream)).header
+    async def _upload(self, requests: AsyncIterator[Any], context: Any) -> None:
+        self.upload_streams += 1
+        for _ in range(self.transfers_per_stream):
+            if (first := await anext(requests, None)) is None:
+                return
+            await self._take_in(first.header, requests, context)
+
+    async def _take_in(self, header: pb.UploadHeader, requests: AsyncIterator[Any], context: Any) -> None:
         if self.upload_errors:
             await context.abort(*self.upload_errors.pop(0))
         parts = self.partial.setdefault(header.task_id, [bytearray() for _ in header.sections])
         offsets = [len(part) for part in parts]
         received = Received(header, offsets[0], parts[0], control=parts[-1], offsets=offsets)
         self.uploads.append(received)
-        yield pb.UploadResponse(grant=pb.Grant(offsets=offsets))
+        await context.write(pb.UploadResponse(grant=pb.Grant(offsets=offsets)))
         limit = self.break_uploads_after.pop(0) if self.break_uploads_after else None
         taken = 0
-        while isinstance(message := await anext(stream), Chunk):
+        while isinstance(message := await anext(requests), Chunk):
             if isinstance(message, PackedChunk):
                 message = message.unpacked()
             assert message.offset == len(parts[message.section])
@@ -245,7 +262,7 @@ class FakeController:
             self.receipts_kept_back -= 1
             self.receipted.put_nowait(received)
             await asyncio.Event().wait()
-        yield pb.UploadResponse(receipt=receipt)
+        await context.write(pb.UploadResponse(receipt=receipt))
         self.receipted.put_nowait(received)
 
     async def _leave(self, request: pb.LeaveRequest, context: Any) -> pb.LeaveResponse:

@@ -27,6 +27,17 @@ class AbortedError(Exception):
 
 
 class Context:
+    """Of a learner that loses its lease as soon as it has this many messages."""
+
+    def __init__(self, learner: SimpleNamespace, messages: int) -> None:
+        self._learner, self._left = learner, messages
+
+    async def write(self, message: Any) -> None:
+        assert self._left > 0, "a message came after the lease had ended"
+        self._left -= 1
+        if not self._left:
+            self._learner.lease = ""
+
     async def abort(self, code: grpc.StatusCode, words: str) -> None:
         raise AbortedError(code, words)
 
@@ -50,11 +61,11 @@ async def test_a_download_under_way_ends_with_the_lease() -> None:
     audit: Any = None
     servicer = Servicer(conductor, OpenGate(), audit)
     request = pb.DownloadRequest(lease_id="mine", model_version=1, codec=encoding.codec.number)
-    context: Any = Context()
-    messages: AsyncIterator[Any] = aiter(servicer.download(request, context))
-    for _ in range(2):
-        await anext(messages)
-    learner.lease = ""
+
+    async def requests() -> AsyncIterator[pb.DownloadRequest]:
+        yield request
+
+    context: Any = Context(learner, messages=2)
     with pytest.raises(AbortedError) as error:
-        await anext(messages)
+        await servicer.download(requests(), context)
     assert error.value.args[0] is grpc.StatusCode.UNAUTHENTICATED
