@@ -18,6 +18,7 @@ from typing import Any
 
 import grpc
 import grpc.aio
+import uvloop
 
 from metisfl.allocator import keep_chunk_memory
 from metisfl.proto.v1 import controller_pb2 as pb
@@ -160,7 +161,7 @@ async def serve(bare: Bare) -> None:
 
 def main() -> None:
     keep_chunk_memory(one_arena=True)
-    asyncio.run(serve(Bare(**json.loads(sys.argv[1]))))
+    uvloop.run(serve(Bare(**json.loads(sys.argv[1]))))
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from typing import Any
 
 import grpc
 import grpc.aio
+import uvloop
 
 from metisfl.allocator import keep_chunk_memory
 from metisfl.proto.v1 import controller_pb2 as pb
@@ -217,7 +218,7 @@ async def run(load: Load) -> None:
 
 def main() -> None:
     keep_chunk_memory(one_arena=True)
-    asyncio.run(run(Load(**json.loads(sys.argv[1]))))
+    uvloop.run(run(Load(**json.loads(sys.argv[1]))))
 
 
 if __name__ == "__main__":

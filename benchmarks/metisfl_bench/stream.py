@@ -18,6 +18,7 @@ from typing import Any
 
 import grpc
 import grpc.aio
+import uvloop
 
 from metisfl.allocator import keep_chunk_memory
 from metisfl.wire import rpc
@@ -130,9 +131,9 @@ def _messages(nbytes: int) -> list[bytes]:
 def main() -> None:
     keep_chunk_memory(one_arena=True)
     if sys.argv[1] == "serve":
-        asyncio.run(_serve())
+        uvloop.run(_serve())
     else:
-        print(json.dumps(asyncio.run(_drive(sys.argv[1], Streams(**json.loads(sys.argv[2]))))), flush=True)
+        print(json.dumps(uvloop.run(_drive(sys.argv[1], Streams(**json.loads(sys.argv[2]))))), flush=True)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,8 @@ import signal
 import sys
 from collections.abc import MutableMapping
 
+import uvloop
+
 from metisfl.allocator import keep_chunk_memory
 from metisfl.logs import configure, logger
 from metisfl_controller import kernel_cache
@@ -34,7 +36,7 @@ def main() -> int:
     except OSError as error:
         print(f"metisfl_controller: compiled kernels cannot be kept in NUMBA_CACHE_DIR: {error}", file=sys.stderr)
         return 1
-    return asyncio.run(_run(settings))
+    return uvloop.run(_run(settings))
 
 
 def _calm_threads(environment: MutableMapping[str, str]) -> None:
