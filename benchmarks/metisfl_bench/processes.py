@@ -18,6 +18,7 @@ import httpx
 
 START_SECONDS = 120.0
 STOP_SECONDS = 20.0
+REST_SECONDS = 60.0
 
 # As every process of this project sets them for itself.
 _CALM = {"OPENBLAS_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
@@ -137,15 +138,12 @@ class Controller:
 
     process: Process
     grpc: str
-    http: str
+    rest: httpx.Client
+    """Of the REST side; one for all requests, as making one would disturb what is measured."""
 
     def get(self, path: str) -> Any:
         """A document of the REST side. Raises BenchError."""
-        self.process.check()
-        try:
-            return httpx.get(f"http://{self.http}{path}", timeout=60).raise_for_status().json()
-        except httpx.HTTPError as error:
-            raise BenchError(f"the controller does not answer {path}: {error}") from error
+        return self._answer(path).json()
 
     def rounds(self) -> list[dict[str, Any]]:
         """All committed rounds, oldest first. Raises BenchError."""
@@ -156,11 +154,7 @@ class Controller:
 
     def metric(self, name: str, **labels: str) -> float:
         """A value of /metrics; 0 when it is not there yet. Raises BenchError."""
-        self.process.check()
-        try:
-            text = httpx.get(f"http://{self.http}/metrics", timeout=60).raise_for_status().text
-        except httpx.HTTPError as error:
-            raise BenchError(f"the controller does not answer /metrics: {error}") from error
+        text = self._answer("/metrics").text
         wanted = [f'{label}="{value}"' for label, value in labels.items()]
         for line in text.splitlines():
             series, _, value = line.rpartition(" ")
@@ -175,6 +169,13 @@ class Controller:
             if line.startswith(f"{what}:"):
                 return int(line.split()[1]) * 1024
         raise BenchError(f"the kernel does not tell {what}")
+
+    def _answer(self, path: str) -> httpx.Response:
+        self.process.check()
+        try:
+            return self.rest.get(path).raise_for_status()
+        except httpx.HTTPError as error:
+            raise BenchError(f"the controller does not answer {path}: {error}") from error
 
     @property
     def _pid(self) -> int:
@@ -215,4 +216,5 @@ def controller(
                 raise BenchError(f"the controller did not start within {START_SECONDS:g} s:\n{running.tail()}")
             time.sleep(0.05)
         addresses = json.loads(endpoint.read_text())
-        yield Controller(running, addresses["grpc"], addresses["http"])
+        with httpx.Client(base_url=f"http://{addresses['http']}", timeout=REST_SECONDS) as rest:
+            yield Controller(running, addresses["grpc"], rest)
