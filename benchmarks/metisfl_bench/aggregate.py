@@ -119,7 +119,9 @@ def _at_once(
 
     def reused(nbytes: int) -> Buffer:
         # Fresh pages for the mean would be measured with every repetition; a controller has them once.
-        return buffers.setdefault(nbytes, aligned_zeros(nbytes))
+        if nbytes not in buffers:
+            buffers[nbytes] = aligned_zeros(nbytes)
+        return buffers[nbytes]
 
     rule = FedAvg(Encoding(layout, Codec.FLOAT32), MeanOptions(allocate=reused))
     uploads = [Staged(model, weight) for model, weight in zip(models, weights, strict=True)]
