@@ -71,7 +71,6 @@ class LoadLearner:
         self._join = rpc.JOIN.stub(channel)
         self._tasks = rpc.TASKS.stub(channel)
         # Undecoded: what arrives is counted, and nothing more.
-        # Undecoded: what arrives is counted, and nothing more.
         self._open_downloads = channel.stream_stream(rpc.DOWNLOAD.path, request_serializer=rpc.DOWNLOAD.encode_request)
         self._open_uploads = rpc.UPLOAD.stub(channel)
         self._downloads: Any = None

@@ -1,8 +1,8 @@
 """The controller as a learner sees it: six calls with deadlines, on one connection.
 
-Unary calls have a deadline each. A model stream may take as long as it needs, but not without progress: every message
-of it has one. The Tasks stream lives as long as the federation; HTTP/2 keepalive bounds how long a dead peer can go
-unnoticed on it.
+Unary calls have a deadline each. A model may take as long as it needs, but not without progress: while it is under way,
+every message has a deadline. Its stream stays open for the next one. The Tasks stream lives as long as the federation;
+HTTP/2 keepalive bounds how long a dead peer can go unnoticed on it.
 """
 
 from __future__ import annotations
@@ -62,6 +62,9 @@ class ControllerClient:
         """With a passport the connection is mutual TLS, and `certify` comes before every call but itself."""
         self.address = address
         self._passport = passport
+        # On whatever channel is in use when a stream is opened.
+        self._downloads = transfers.KeptStream(lambda: self._download())
+        self._uploads = transfers.KeptStream(lambda: self._upload())
         self._use(self._certified_channel() if passport is None or passport.usable() else self._bootstrap_channel())
 
     def _use(self, channel: grpc.aio.Channel) -> None:
@@ -69,8 +72,8 @@ class ControllerClient:
         self._enroll = rpc.ENROLL.stub(self._channel)
         self._join = rpc.JOIN.stub(self._channel)
         self._tasks = rpc.TASKS.stub(self._channel)
-        self._downloads = transfers.KeptStream(rpc.DOWNLOAD.stub(self._channel))
-        self._uploads = transfers.KeptStream(rpc.UPLOAD.stub(self._channel))
+        self._download = rpc.DOWNLOAD.stub(self._channel)
+        self._upload = rpc.UPLOAD.stub(self._channel)
         self._leave = rpc.LEAVE.stub(self._channel)
 
     async def __aenter__(self) -> Self:

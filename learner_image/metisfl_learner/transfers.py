@@ -34,6 +34,9 @@ RECEIPT_SECONDS = 300.0
 """Longest wait for the verdict after the last byte."""
 
 
+# What gRPC says of a stream that has ended without its noticing: INTERNAL, even when it ended in an orderly way.
+_GONE = (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNAVAILABLE)
+
 END_SECONDS = 5.0
 """Longest wait for the controller to end a stream after its last message."""
 
@@ -43,7 +46,7 @@ class TransferError(Exception):
 
 
 class StreamEndedError(TransferError):
-    """The controller ended the stream in an orderly way where something should have come."""
+    """The stream ended where something should have come, or before anything could be sent on it."""
 
 
 class KeptStream:
@@ -57,7 +60,7 @@ class KeptStream:
         """Run a transfer on the stream, which ends with whatever it raises."""
         call, self._idle = self._idle, None
         if call is not None and not call.done():
-            # The controller may end a stream that has been idle for long, in the very moment in which it is used again.
+            # The controller or a proxy may have ended it while it was idle, or does so in this very moment.
             with suppress(StreamEndedError):
                 return await self._on(call, one)
         return await self._on(self._open(), one)
@@ -68,6 +71,8 @@ class KeptStream:
         except BaseException:
             call.cancel()
             raise
+        if call.done():
+            return result
         before, self._idle = self._idle, call
         if before is not None:
             before.cancel()
@@ -134,7 +139,7 @@ async def receive(call: Any, lease_id: str, into: Download) -> None:
     arrived stays."""
     try:
         messages: AsyncIterator[pb.DownloadResponse | Chunk | FrameError] = aiter(call)
-        await _write(call, into.request(lease_id))
+        await _begin(call, into.request(lease_id))
         first = await _next(messages, STALL_SECONDS)
         if not isinstance(first, pb.DownloadResponse) or first.WhichOneof("part") != "header":
             raise TransferError(f"a download must begin with its header: {_name(first)} came")
@@ -171,7 +176,7 @@ async def send(call: Any, first: pb.UploadRequest, content: Content, packer: Zst
     replies: AsyncIterator[pb.UploadResponse] = aiter(call)
     receipt: asyncio.Task[pb.UploadResponse] | None = None
     try:
-        await _write(call, first)
+        await _begin(call, first)
         reply = await _next(replies, GRANT_SECONDS)
         if reply.WhichOneof("reply") == "receipt":
             await _ended(replies)
@@ -209,6 +214,16 @@ async def _send_rest(
             await _write(call, chunk)
     await _write(call, pb.UploadRequest(finish=model_pb2.Finish(section_checksums=content.checksums)))
     return True
+
+
+async def _begin(call: Any, message: pb.UploadRequest | pb.DownloadRequest) -> None:
+    """The first message of a transfer. Raises StreamEndedError when it did not leave: the stream was gone by then."""
+    try:
+        await _write(call, message)
+    except grpc.aio.AioRpcError as error:
+        if error.code() not in _GONE:
+            raise
+        raise StreamEndedError(f"{error.code().name}: {error.details()}") from error
 
 
 async def _write(call: Any, message: pb.UploadRequest | pb.DownloadRequest | bytes) -> None:

@@ -1,4 +1,4 @@
-"""What all calls begin with: a message in time, a lease that holds, and a status for what is neither."""
+"""What calls and transfers begin with: a message in time, a lease that holds, and a status for what is neither."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ class NoUseError(Exception):
 
 @dataclass(eq=False)
 class Stream:
-    """One Upload stream: by whom, and under which lease it was opened."""
+    """One attempt at an upload: by whom, and under which lease."""
 
     learner: Learner
     lease: str
@@ -180,9 +180,9 @@ class UploadCall:
 
 
 def _put_off(stall: asyncio.Timeout) -> None:
-    """Something came. Setting a timer anew costs as much as a chunk's bookkeeping, so that once a second has to do."""
+    """Something came. Setting a timer anew costs as much as a chunk's bookkeeping, so that is not done for each."""
     now, when = asyncio.get_running_loop().time(), stall.when()
-    if when is not None and when < now + STALLED_SECONDS - 1.0:
+    if when is not None and when < now + STALLED_SECONDS * 59 / 60:
         stall.reschedule(now + STALLED_SECONDS)
 
 

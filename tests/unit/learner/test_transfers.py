@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Any
 
+import grpc
+import grpc.aio
 import numpy as np
 import pytest
 
@@ -230,3 +232,38 @@ async def test_transfers_that_overlap_have_streams_of_their_own_and_one_is_kept(
     assert inner is second
     assert (first.ended, second.ended) == (False, True)
     assert await streams.kept.transfer(same) is first
+
+
+@pytest.mark.parametrize("code", [grpc.StatusCode.INTERNAL, grpc.StatusCode.UNAVAILABLE])
+async def test_a_stream_that_was_gone_before_the_request_left_has_ended(code: grpc.StatusCode) -> None:
+    with pytest.raises(StreamEndedError, match=f"{code.name}: gone"):
+        await receive(Unwritable(code), LEASE, Download(3, SECTIONS))
+
+
+async def test_a_refusal_stays_one_whenever_it_comes() -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as error:
+        await receive(Unwritable(grpc.StatusCode.PERMISSION_DENIED), LEASE, Download(3, SECTIONS))
+    assert error.value.code() is grpc.StatusCode.PERMISSION_DENIED
+
+
+class Unwritable(FakeCall):
+    """A call on which nothing can be sent."""
+
+    def __init__(self, code: grpc.StatusCode) -> None:
+        super().__init__([])
+        self.code = code
+
+    async def write(self, request: pb.DownloadRequest) -> None:
+        raise grpc.aio.AioRpcError(self.code, grpc.aio.Metadata(), grpc.aio.Metadata(), "gone")
+
+
+async def test_a_stream_that_ended_with_its_transfer_takes_no_other_s_place() -> None:
+    streams = Streams()
+
+    async def last(call: FakeCall) -> None:
+        await streams.kept.transfer(same)
+        call.cancel()
+
+    await streams.kept.transfer(last)
+    assert await streams.kept.transfer(same) is streams.opened[1]
+    assert not streams.opened[1].ended
