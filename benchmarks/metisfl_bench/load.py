@@ -28,6 +28,7 @@ from metisfl.wire.transport import Transport, supported_codecs, supported_compre
 from metisfl_bench.certificates import enrolled_channel
 from metisfl_bench.layouts import LAYOUTS
 from metisfl_bench.payload import Payload, update, whole_model
+from metisfl_learner.transfers import KeptStream
 
 GROUP = "load"
 
@@ -70,11 +71,10 @@ class LoadLearner:
     ) -> None:
         self._join = rpc.JOIN.stub(channel)
         self._tasks = rpc.TASKS.stub(channel)
-        # Undecoded: what arrives is counted, and nothing more.
-        self._open_downloads = channel.stream_stream(rpc.DOWNLOAD.path, request_serializer=rpc.DOWNLOAD.encode_request)
-        self._open_uploads = rpc.UPLOAD.stub(channel)
-        self._downloads: Any = None
-        self._uploads: Any = None
+        # What arrives is counted, and nothing more.
+        undecoded = channel.stream_stream(rpc.DOWNLOAD.path, request_serializer=rpc.DOWNLOAD.encode_request)
+        self._downloads = KeptStream(undecoded)
+        self._uploads = KeptStream(rpc.UPLOAD.stub(channel))
         self._ordinal = ordinal
         self._layout = layout
         self._payloads = payloads
@@ -106,19 +106,21 @@ class LoadLearner:
             if self._last_round is not None and task.round > self._last_round:
                 continue
             if task.kind == pb.TASK_KIND_INITIALISE:
-                await self._send(task, self._payloads.whole, pb.TrainingReport())
+                await self._deliver(task, self._payloads.whole, pb.TrainingReport())
             elif task.kind == pb.TASK_KIND_TRAIN:
-                await self._receive(task)
+                await self._fetch(task)
                 if task.evaluate:
                     await tasks.write(self._evaluation(task))
                 report = pb.TrainingReport(examples=100 + self._ordinal, batches=1, epochs=1, seconds=0.001)
-                await self._send(task, self._payloads.trained, report)
+                await self._deliver(task, self._payloads.trained, report)
             elif task.kind == pb.TASK_KIND_EVALUATE:
                 await tasks.write(self._evaluation(task))
 
-    async def _receive(self, task: pb.Task) -> None:
-        received, call = 0, _kept(self._downloads) or self._open_downloads()
-        self._downloads = call
+    async def _fetch(self, task: pb.Task) -> None:
+        await self._downloads.transfer(lambda call: self._receive(call, task))
+
+    async def _receive(self, call: Any, task: pb.Task) -> None:
+        received = 0
         request = pb.DownloadRequest(
             lease_id=self._lease, model_version=task.model_version, codec=self._payloads.download_codec
         )
@@ -130,7 +132,7 @@ class LoadLearner:
                 f"version {task.model_version}: {received} bytes of {self._payloads.download_bytes} came"
             )
 
-    async def _send(self, task: pb.Task, payload: Payload, report: pb.TrainingReport) -> None:
+    async def _deliver(self, task: pb.Task, payload: Payload, report: pb.TrainingReport) -> None:
         header = pb.UploadHeader(
             lease_id=self._lease,
             task_id=task.task_id,
@@ -139,8 +141,9 @@ class LoadLearner:
             sections=[payload.section],
             report=report,
         )
-        call = _kept(self._uploads) or self._open_uploads()
-        self._uploads = call
+        await self._uploads.transfer(lambda call: self._send(call, header, payload))
+
+    async def _send(self, call: Any, header: pb.UploadHeader, payload: Payload) -> None:
         await call.write(pb.UploadRequest(header=header))
         reply = await call.read()
         if not reply.HasField("grant"):
@@ -157,11 +160,6 @@ class LoadLearner:
             task_id=task.task_id, model_version=task.model_version, examples=10, metrics=[metric]
         )
         return pb.LearnerMessage(evaluation=evaluation)
-
-
-def _kept(call: Any) -> Any:
-    """A stream that can be used again."""
-    return None if call is None or call.done() else call
 
 
 class Payloads:

@@ -34,11 +34,11 @@ RECEIPT_SECONDS = 300.0
 """Longest wait for the verdict after the last byte."""
 
 
-# What gRPC says of a stream that has ended without its noticing: INTERNAL, even when it ended in an orderly way.
-_GONE = (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNAVAILABLE)
-
 END_SECONDS = 5.0
 """Longest wait for the controller to end a stream after its last message."""
+
+# What gRPC says of a stream that has ended without its noticing: INTERNAL, even when it ended in an orderly way.
+_GONE = (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNAVAILABLE)
 
 
 class TransferError(Exception):

@@ -56,7 +56,8 @@ class UploadCall:
             begin = next_message
 
     async def _one(self, begin: Begin, messages: Messages, context: Context) -> bool:
-        """Take one upload in; whether another may follow on this stream."""
+        """Take one upload in; whether another may follow on this stream. The header is read in here, so that nothing
+        holds it, and a layout with it, while the stream is idle."""
         first = await begin(messages, context)
         if first is None:
             return False
