@@ -102,21 +102,11 @@ async def test_initialise_train_evaluate_stop(controller: Any, attach: Any) -> N
     }
 
 
-async def test_transfers_share_a_stream_from_task_to_task(controller: Any, attach: Any) -> None:
-    async with attach(controller.address, AddOne):
-        await controller.next_ready()
-        for version in range(3):
-            controller.serve(version, model(version))
-            controller.tasks.put_nowait(train(f"t{version}", version))
-            received = await controller.next_receipted()
-            assert np.all(contents(controller, received)["w"] == version + 1)
-    assert (controller.download_streams, controller.upload_streams) == (1, 1)
-
-
-async def test_streams_that_were_ended_while_idle_are_opened_again_at_once(
-    controller: Any, attach: Any, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(("transfers", "streams"), [(1_000, 1), (1, 3)], ids=["kept", "ended while idle"])
+async def test_transfers_share_a_stream_until_it_ends(
+    controller: Any, attach: Any, caplog: pytest.LogCaptureFixture, transfers: int, streams: int
 ) -> None:
-    controller.transfers_per_stream = 1
+    controller.transfers_per_stream = transfers
     async with attach(controller.address, AddOne):
         await controller.next_ready()
         for version in range(3):
@@ -124,7 +114,7 @@ async def test_streams_that_were_ended_while_idle_are_opened_again_at_once(
             controller.tasks.put_nowait(train(f"t{version}", version))
             received = await controller.next_receipted()
             assert np.all(contents(controller, received)["w"] == version + 1)
-    assert (controller.download_streams, controller.upload_streams) == (3, 3)
+    assert (controller.download_streams, controller.upload_streams) == (streams, streams)
     assert "broke off" not in caplog.text
 
 

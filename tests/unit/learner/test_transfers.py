@@ -69,6 +69,17 @@ class FakeCall:
         self.ended = True
 
 
+class Unwritable(FakeCall):
+    """A call on which nothing can be sent."""
+
+    def __init__(self, code: grpc.StatusCode) -> None:
+        super().__init__([])
+        self.code = code
+
+    async def write(self, request: pb.DownloadRequest) -> None:
+        raise grpc.aio.AioRpcError(self.code, grpc.aio.Metadata(), grpc.aio.Metadata(), "gone")
+
+
 def message(header: pb.DownloadHeader | None = None, finish: model_pb2.Finish | None = None) -> pb.DownloadResponse:
     return pb.DownloadResponse(header=header, finish=finish)
 
@@ -244,17 +255,6 @@ async def test_a_refusal_stays_one_whenever_it_comes() -> None:
     with pytest.raises(grpc.aio.AioRpcError) as error:
         await receive(Unwritable(grpc.StatusCode.PERMISSION_DENIED), LEASE, Download(3, SECTIONS))
     assert error.value.code() is grpc.StatusCode.PERMISSION_DENIED
-
-
-class Unwritable(FakeCall):
-    """A call on which nothing can be sent."""
-
-    def __init__(self, code: grpc.StatusCode) -> None:
-        super().__init__([])
-        self.code = code
-
-    async def write(self, request: pb.DownloadRequest) -> None:
-        raise grpc.aio.AioRpcError(self.code, grpc.aio.Metadata(), grpc.aio.Metadata(), "gone")
 
 
 async def test_a_stream_that_ended_with_its_transfer_takes_no_other_s_place() -> None:
